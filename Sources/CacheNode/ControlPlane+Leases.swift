@@ -1,0 +1,202 @@
+import ClusterCore
+import Membership
+import PeerProtocol
+import Replication
+
+// Pings and what hangs on them: this node's serving lease, the promises between holders and copies, and what every
+// member knows of the others' silence.
+
+extension ControlPlane {
+    mutating func ping(only peer: PeerNumber?, _ now: Instant, _ outbox: inout Outbox) {
+        let number = lease.ping(now: now)
+        var holdings: UInt64 = 0
+        shards.forEach { $0.holdings { holdings &+= HolderTable.digest(slice: $0.slice, epoch: $0.epoch) } }
+        let report = peers[Int(Self.own.value)].report
+        for index in peers.indices where index > 1 && peers[index].isControlConnected && !peers[index].isGone {
+            let target = PeerNumber(UInt32(index))
+            guard peer == nil || peer == target else { continue }
+            outbox.send(.leasePing(number: number, holdings: holdings, report: report), to: target)
+        }
+    }
+
+    mutating func receivePing(
+        _ number: UInt64,
+        _ holdings: UInt64,
+        _ report: NodeReport,
+        from peer: PeerNumber,
+        _ now: Now,
+        _ outbox: inout Outbox
+    ) {
+        let index = Int(peer.value)
+        witness.hear(peer, now: now.instant)
+        peers[index].report = report
+        let session = isReachable(index) ? peers[index].promise.grant(now: now.instant) : 0
+        outbox.send(.leasePong(number: number, fence: witness.fence(of: peer), session: session), to: peer)
+        // Twice different: not merely news on its way.
+        if table.digest(of: peer) == holdings {
+            peers[index].digestDifferences = 0
+        } else {
+            peers[index].digestDifferences += 1
+            if peers[index].digestDifferences >= 2, peers[index].nextHoldingsPull <= now.instant {
+                peers[index].nextHoldingsPull = now.instant.advanced(byMilliseconds: 1000)
+                outbox.send(.holdingsPull, to: peer)
+            }
+        }
+    }
+
+    mutating func receivePong(
+        _ number: UInt64,
+        _ fence: UInt64,
+        _ session: UInt64,
+        from peer: PeerNumber,
+        _ now: Now,
+        _ outbox: inout Outbox,
+        _ effects: inout [ControlEffect]
+    ) {
+        let index = Int(peer.value)
+        if fence != 0 || peers[index].mustReadTable {
+            // Slices of this node were given to others meanwhile: it must know which before the answer counts.
+            peers[index].mustReadTable = true
+            pullTable(from: peer, now.instant, &outbox)
+            return
+        }
+        guard let askedAt = lease.pong(from: peer, number: number) else { return }
+        if session != 0 { peers[index].grant = (session, askedAt) }
+        refreshLease(now, &effects)
+    }
+
+    mutating func pullTable(from peer: PeerNumber, _ now: Instant, _ outbox: inout Outbox) {
+        let index = Int(peer.value)
+        guard peers[index].isControlConnected, peers[index].nextTablePull <= now else { return }
+        peers[index].nextTablePull = now.advanced(byMilliseconds: 100)
+        outbox.send(.tablePull, to: peer)
+    }
+
+    mutating func refreshLease(_ now: Now, _ effects: inout [ControlEffect]) {
+        let wasValid = leaseUntil > now.instant
+        var until = Instant(nanoseconds: 0)
+        if case .joined = membership.phase {
+            switch phase {
+            case .running, .stopping: until = lease.validUntil(quorum: quorum(now.instant))
+            case .farewell, .finished: break
+            }
+        }
+        guard until != leaseUntil else { return }
+        // A lease that ended and comes back is told apart from one that was prolonged.
+        let isValid = until > now.instant
+        leaseUntil = until
+        effects.append(.lease(until: until))
+        if isValid, !wasValid { effects.append(.log(.leaseGained)) }
+        if !isValid, wasValid {
+            outcome.leasesLost += 1
+            effects.append(.log(.leaseLost))
+        }
+    }
+
+    // MARK: - Promises to copies
+
+    /// Drops peers whose last promise has ended from every in-sync set.
+    mutating func exclude(_ now: Now, _ outbox: inout Outbox, _ effects: inout [ControlEffect]) {
+        for index in peers.indices where index > 1 && peers[index].promise.isExcluding {
+            let peer = PeerNumber(UInt32(index))
+            tellShards(of: index)
+            var isRequired = false
+            shards.forEach { isRequired = isRequired || $0.requires(peer) }
+            let isCertain = peers[index].isGone || peers[index].isReleased || !isRequired
+            guard peers[index].promise.exclude(now: now.instant, isCertain: isCertain) else { continue }
+            let context = context(now)
+            shards.forEach { $0.dropStreams(to: peer, context: context, outbox: &outbox) }
+            if isRequired {
+                outcome.exclusions += 1
+                effects.append(.log(.excluded(name: peers[index].name)))
+            }
+            if isReachable(index) { peers[index].promise.reachable() }
+            tellShards(of: index)
+        }
+    }
+
+    // MARK: - Tables
+
+    func sendTable(to peer: PeerNumber, _ outbox: inout Outbox) {
+        var members: [MemberReference] = []
+        var places: [PeerNumber: UInt16] = [:]
+        var holders: [UInt16] = []
+        holders.reserveCapacity(Slice.count)
+        for holder in table.holders {
+            if holder == .none {
+                holders.append(0)
+            } else if let place = places[holder] {
+                holders.append(place)
+            } else {
+                members.append(peers[Int(holder.value)].reference)
+                let place = UInt16(members.count)
+                places[holder] = place
+                holders.append(place)
+            }
+        }
+        outbox.send(.table(members: members, epochs: table.epochs, holders: holders), to: peer)
+    }
+
+    mutating func receiveTable(
+        _ members: [MemberReference],
+        _ epochs: [UInt32],
+        _ holders: [UInt16],
+        from peer: PeerNumber,
+        _ now: Now,
+        _ outbox: inout Outbox,
+        _ effects: inout [ControlEffect]
+    ) {
+        let known = members.map { number(for: $0) }
+        for slice in 0..<Slice.count where epochs[slice] > 0 {
+            let holder = holders[slice] == 0 ? PeerNumber.none : known[Int(holders[slice]) - 1]
+            learn(
+                SliceEpoch(slice: slice, epoch: epochs[slice]),
+                holder: holder,
+                isCertain: false,
+                now,
+                &outbox,
+                &effects
+            )
+        }
+        peers[Int(peer.value)].mustReadTable = false
+        tableSources.insert(peer)
+    }
+
+    /// Somebody is said to hold a slice. `isCertain`: by itself.
+    mutating func learn(
+        _ entry: SliceEpoch,
+        holder: PeerNumber,
+        isCertain: Bool,
+        _ now: Now,
+        _ outbox: inout Outbox,
+        _ effects: inout [ControlEffect]
+    ) {
+        if holder != .none, holder != Self.own, isCertain, entry.epoch == table.epochs[entry.slice],
+            table.holders[entry.slice] == Self.own, heldEpoch(entry.slice) == entry.epoch
+        {
+            // Both sides of a split came to the same epoch; the greater id goes on.
+            guard peers[Int(holder.value)].reference > peers[Int(Self.own.value)].reference else { return }
+        }
+        let hasChanged =
+            isCertain
+            ? table.correct(slice: entry.slice, epoch: entry.epoch, holder: holder)
+            : table.record(slice: entry.slice, epoch: entry.epoch, holder: holder)
+        guard hasChanged, holder != Self.own else { return }
+        demote(entry, holder: holder, now, &outbox)
+    }
+
+    func heldEpoch(_ slice: Int) -> UInt32? {
+        shards.withShard(shards.index(of: slice)) { $0.heldEpoch(slice) }
+    }
+
+    /// Another node holds the slice in that epoch: this one does not, if it thought so.
+    func demote(_ entry: SliceEpoch, holder: PeerNumber, _ now: Now, _ outbox: inout Outbox) {
+        let index = shards.index(of: entry.slice)
+        let shard = shards.lock(index)
+        if let held = shard.pointee.heldEpoch(entry.slice), held <= entry.epoch {
+            let target = isSafe || holder == .none ? nil : holder
+            shard.pointee.demote(entry, mergingTo: target, outbox: &outbox)
+        }
+        shards.unlock(index)
+    }
+}

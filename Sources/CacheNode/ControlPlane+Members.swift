@@ -1,0 +1,222 @@
+import ClusterCore
+import HashRing
+import Membership
+import PeerProtocol
+import Replication
+
+// Who is there, who should own what, and what of it the workers are told.
+
+extension ControlPlane {
+    /// The member list changed: numbers, voters and ring follow.
+    mutating func refreshMembers(_ now: Now, _ outbox: inout Outbox, _ effects: inout [ControlEffect]) {
+        var living: Set<PeerNumber> = []
+        for record in membership.members {
+            let reference = MemberReference(id: record.id, generation: record.generation)
+            let number = number(for: reference)
+            living.insert(number)
+            let index = Int(number.value)
+            guard !peers[index].isGone else { continue }
+            peers[index].record = record
+            if record.liveness == .down {
+                if peers[index].downSince == nil { peers[index].downSince = now.instant }
+            } else {
+                peers[index].downSince = nil
+            }
+        }
+        for index in peers.indices where index > 1 && peers[index].record != nil && !peers[index].isGone {
+            guard !living.contains(PeerNumber(UInt32(index))) else { continue }
+            retire(index, now, &outbox)
+        }
+        // A later life of a node ends the earlier ones, known by name only though they may be.
+        for index in peers.indices where index > 1 && !peers[index].isGone {
+            let reference = peers[index].reference
+            let isOutdated = membership.members.contains {
+                $0.id == reference.id && $0.generation > reference.generation
+            }
+            if isOutdated { retire(index, now, &outbox) }
+        }
+        let upCount = membership.members.count { $0.lifecycle == .up && $0.isLiving }
+        if upCount >= 3, !membership.ownRecord.sawThree {
+            var words: [MembershipEffect] = []
+            membership.setSawThree(now: now.instant, effects: &words)
+            follow(words.filter { $0 != .changed }, now, &outbox, &effects)
+        }
+        membersChangedAt = now.instant
+        for index in peers.indices where index > 1 { tellShards(of: index) }
+        refreshRing(now, &effects)
+        refreshLease(now, &effects)
+        isTopologyDirty = true
+        effects.append(
+            .remember(
+                sawThree: membership.sawThree,
+                peers: membership.members.filter { $0.id != membership.ownRecord.id }.map(\.cluster)
+            )
+        )
+    }
+
+    /// The number of a life of a member, known or new.
+    mutating func number(for reference: MemberReference) -> PeerNumber {
+        if let number = numbers[reference] { return number }
+        let number = PeerNumber(UInt32(peers.count))
+        numbers[reference] = number
+        peers.append(
+            Peer(
+                reference: reference,
+                record: nil,
+                promise: SuccessorLease(
+                    promiseEndedMilliseconds: configuration.replication.promiseEndedMilliseconds
+                )
+            )
+        )
+        return number
+    }
+
+    /// That life of the member is over.
+    private mutating func retire(_ index: Int, _ now: Now, _ outbox: inout Outbox) {
+        peers[index].isGone = true
+        peers[index].isControlConnected = false
+        peers[index].dataLanes = 0
+        peers[index].freeSince = peers[index].freeSince ?? now.instant
+        let peer = PeerNumber(UInt32(index))
+        lease.forget(peer)
+        witness.unfence(peer)
+        let context = context(now)
+        shards.forEach { $0.forgetPeer(peer, context: context, outbox: &outbox) }
+        tableSources.remove(peer)
+    }
+
+    /// Whether everything can be sent to the peer.
+    func isReachable(_ index: Int) -> Bool {
+        let lanes = configuration.workers >= 64 ? UInt64.max : (UInt64(1) << UInt64(configuration.workers)) - 1
+        return peers[index].isControlConnected && peers[index].dataLanes & lanes == lanes
+            && !peers[index].isGone && !peers[index].isReleased
+    }
+
+    func tellShards(of index: Int) {
+        guard index > 1, !peers[index].isGone, peers[index].record != nil else { return }
+        let peer = peers[index]
+        let canLearn = isReachable(index) && peer.promise.isGranting && peer.record?.liveness != .down
+        shards.forEach {
+            $0.setPeer(
+                PeerNumber(UInt32(index)),
+                reference: peer.reference,
+                session: peer.promise.session,
+                isReachable: canLearn
+            )
+        }
+    }
+
+    // MARK: - Votes
+
+    /// Whether the side without a majority stops.
+    var isSafe: Bool {
+        switch configuration.replication.partition {
+        case .safe: true
+        case .available: false
+        case .auto: membership.sawThree
+        }
+    }
+
+    /// Who votes, and how many are needed.
+    ///
+    /// Settled members vote, whether they are up or down; one that has been settled and comes back still counts,
+    /// though it has no vote before it has learned. `available` goes on with those who are heard.
+    func quorum(_ now: Instant) -> Quorum {
+        var voters: [PeerNumber] = []
+        var absent = 0
+        for index in peers.indices where index > 0 && !peers[index].isGone {
+            guard let record = peers[index].record, !record.isTombstone else { continue }
+            let number = PeerNumber(UInt32(index))
+            switch record.lifecycle {
+            case .up, .draining: voters.append(number)
+            case .joining: if record.sawThree, number != Self.own { absent += 1 }
+            case .left: break
+            }
+        }
+        if isSafe { return Quorum(voters: voters, needed: (voters.count + absent) / 2 + 1) }
+        let patience = configuration.replication.promiseEndedMilliseconds
+        voters.removeAll {
+            $0 != Self.own
+                && (peers[Int($0.value)].isReleased || witness.silenceMilliseconds(of: $0, now: now) >= patience)
+        }
+        return Quorum(voters: voters, needed: voters.count / 2 + 1)
+    }
+
+    // MARK: - Ring
+
+    mutating func refreshRing(_ now: Now, _ effects: inout [ControlEffect]) {
+        var members: [RingMember] = []
+        var byID: [NodeID: PeerNumber] = [:]
+        for index in peers.indices where index > 0 && !peers[index].isGone {
+            guard let record = peers[index].record, !record.isTombstone else { continue }
+            guard record.lifecycle == .up || record.lifecycle == .joining else { continue }
+            if let downSince = peers[index].downSince {
+                // A short absence moves nothing; a joiner that is down has nothing to come back to.
+                let delay = record.lifecycle == .joining ? 0 : configuration.fillDelayMilliseconds
+                if now.instant.milliseconds(since: downSince) >= delay { continue }
+            }
+            if index == Int(Self.own.value) {
+                guard case .joined = membership.phase else { continue }
+                guard case .running = phase else { continue }
+            }
+            members.append(RingMember(id: record.id, weight: record.weight, zone: record.zone))
+            byID[record.id] = PeerNumber(UInt32(index))
+        }
+        let fresh = members.sorted { $0.id < $1.id }
+        let numbers = fresh.map { byID[$0.id] ?? .none }
+        guard fresh != ring.members || numbers != ringNumbers else { return }
+        ring = Ring(members: fresh, replicas: configuration.replication.replicas)
+        ringNumbers = numbers
+        let copies = max(ring.copies, 1)
+        var wanted: [PeerNumber] = Array(repeating: .none, count: Slice.count * copies)
+        if !fresh.isEmpty {
+            for slice in 0..<Slice.count {
+                for (place, owner) in ring.owners(of: slice).enumerated() {
+                    wanted[slice * copies + place] = numbers[Int(owner)]
+                }
+            }
+        }
+        self.wanted = wanted
+        membersChangedAt = now.instant
+        outcome.ringChanges += 1
+        isTopologyDirty = true
+        publishAt = now.instant
+        publishIfDue(now, &effects)
+        shards.forEach { $0.ringChanged() }
+        effects.append(.log(.ringChanged(hash: ring.hash, members: fresh.count)))
+    }
+
+    // MARK: - Topology
+
+    mutating func publishIfDue(_ now: Now, _ effects: inout [ControlEffect]) {
+        guard isTopologyDirty || table.changes != publishedChanges, publishAt <= now.instant else { return }
+        var shown: [Topology.Peer] = []
+        for index in peers.indices where index > 0 && !peers[index].isGone {
+            guard let record = peers[index].record, !record.isTombstone else { continue }
+            shown.append(
+                Topology.Peer(
+                    number: PeerNumber(UInt32(index)),
+                    reference: peers[index].reference,
+                    name: record.name,
+                    cluster: record.cluster
+                )
+            )
+        }
+        let copies = max(ring.copies, 1)
+        topology = Topology(
+            version: topology.version + 1,
+            own: Self.own,
+            ringHash: ring.hash,
+            peers: shown,
+            holders: table.holders,
+            epochs: table.epochs,
+            copies: copies,
+            wanted: wanted.isEmpty ? Array(repeating: .none, count: Slice.count * copies) : wanted
+        )
+        isTopologyDirty = false
+        publishedChanges = table.changes
+        // Changes come in bursts while slices move; workers lose at most a hop by being a little behind.
+        publishAt = now.instant.advanced(byMilliseconds: 2)
+        effects.append(.publish(topology))
+    }
+}

@@ -1,0 +1,513 @@
+package import ClusterCore
+import HashRing
+package import Membership
+package import PeerProtocol
+package import Replication
+
+// The control plane of a node: one thread, one value.
+//
+//   gossip ──▶ Membership ──▶ ring, voters ──▶ Topology ──▶ workers
+//   pings ───▶ ServingLease, Witness, SuccessorLease ──▶ until when this node serves, whom its writes wait for
+//   silence ─▶ claims, recorded by a majority ──▶ shards take slices over, or start them empty
+//   ring ────▶ the walk: shards teach wanted owners, hand over, dismiss
+//
+// It decides what concerns whole nodes and tells the shards; what concerns one slice is a shard's own (`ShardPlane`).
+// It owns no socket, no clock and no lock: the shell brings events and a `now`, and carries out the effects.
+
+/// Settings of the control plane.
+package struct ControlConfiguration: Sendable {
+    package var replication = ReplicationConfiguration()
+    /// How long after a member went down its slices are copied elsewhere.
+    package var fillDelayMilliseconds: UInt64 = 30_000
+    /// How many workers, hence connections of the data lane to every member.
+    package var workers = 1
+    /// How often deadlines are looked at.
+    package var tickMilliseconds: UInt64 = 10
+    /// How often held slices are walked towards the ring while something moves.
+    package var walkMilliseconds: UInt64 = 5
+    /// A turn that comes so much too late was a pause of the process.
+    package var stallMilliseconds: UInt64 = 150
+    /// How long claims wait for answers before they are made again.
+    package var claimMilliseconds: UInt64 = 300
+    /// How long members must stand still before slices that nobody holds are started.
+    package var settleMilliseconds: UInt64 = 500
+    /// How long a stop hands slices over before it ends anyway.
+    package var stopMilliseconds: UInt64 = 10_000
+
+    package init() {}
+}
+
+/// What the shell has to do after a call.
+package enum ControlEffect {
+    case datagram([UInt8], to: Endpoint)
+    /// Look a name up, and answer with `resolved`.
+    case resolve(HostAndPort)
+    /// Exchange membership over TCP with whoever is there.
+    case pull(from: Endpoint)
+    /// Workers read this from now on, and connections follow its peers.
+    case publish(Topology)
+    /// Until when this node may serve.
+    case lease(until: Instant)
+    case log(ControlEvent)
+    /// Keep for the next start.
+    case remember(sawThree: Bool, peers: [Endpoint])
+    /// The node cannot go on; the text says why and what to do.
+    case fail(String)
+    /// Stopped or drained: the process ends with 0.
+    case finished
+}
+
+/// What is worth a line in the log.
+package enum ControlEvent: Sendable {
+    case membership(MembershipEvent)
+    case formed
+    case joinedExisting
+    case up
+    case leaseGained
+    case leaseLost
+    case ringChanged(hash: UInt64, members: Int)
+    case excluding(name: String)
+    case excluded(name: String)
+    case tookOver(name: String, slices: Int)
+    case startedEmpty(slices: Int)
+    case drainStarted(slices: Int)
+    case drainCancelled
+    case drained
+    case handedOver(slices: Int)
+    case stalled(milliseconds: UInt64)
+    case unprovable(name: String, slices: Int)
+}
+
+package struct ControlPlane {
+    /// What is known of one life of a member.
+    struct Peer {
+        var reference: MemberReference
+        /// Nil once the member is gone or was never more than a name in another's table.
+        var record: MemberRecord?
+        /// A later life of the same node exists, or it left: this one serves nothing any more.
+        var isGone = false
+        /// It said that it stops.
+        var isReleased = false
+        var isControlConnected = false
+        /// Data lanes that work, one bit a worker.
+        var dataLanes: UInt64 = 0
+        var promise: SuccessorLease
+        /// The newest promise that this peer gave this node: its session, and when it was asked for.
+        var grant: (session: UInt64, askedAt: Instant)?
+        var report = NodeReport()
+        var downSince: Instant?
+        /// When its slices became free, for those who would start them empty.
+        var freeSince: Instant?
+        var nextTablePull = Instant(nanoseconds: 0)
+        var nextHoldingsPull = Instant(nanoseconds: 0)
+        var digestDifferences = 0
+        /// It helped to replace this node: its answers prolong no lease before its table has been read.
+        var mustReadTable = false
+
+        var name: String { record?.name ?? hexadecimal(reference.id.high) }
+    }
+
+    enum Phase {
+        /// Part of the cluster or on the way there.
+        case running
+        /// Gives its holdings to in-sync copies, then leaves. Goes to `farewell`.
+        case stopping(until: Instant)
+        /// Everything is handed over; the others are being told.
+        case farewell(until: Instant)
+        case finished
+    }
+
+    package let configuration: ControlConfiguration
+    package let shards: ShardTable
+    var membership: Membership
+    var random: Xoshiro256
+    /// By number; 0 is nobody, 1 is this node.
+    var peers: [Peer]
+    var numbers: [MemberReference: PeerNumber] = [:]
+    static let own = PeerNumber(1)
+
+    var lease: ServingLease
+    var witness: Witness
+    package internal(set) var leaseUntil = Instant(nanoseconds: 0)
+    var table = HolderTable()
+    /// The table has been compared with a majority's since this node started.
+    var tableSources: Set<PeerNumber> = []
+    var claims: [PendingClaim] = []
+    var claimCounter: UInt64 = 0
+
+    var ring = Ring(members: [], replicas: 0)
+    var ringNumbers: [PeerNumber] = []
+    var wanted: [PeerNumber] = []
+    package internal(set) var topology: Topology
+    var isTopologyDirty = true
+    var publishAt = Instant(nanoseconds: 0)
+    var publishedChanges: UInt64 = 0
+    var membersChangedAt: Instant
+
+    var phase = Phase.running
+    var drain: DrainTask?
+    var drainCounter: UInt64 = 0
+    var finishedDrains: [DrainTask] = []
+    /// Orders that this node gave to others and that are not answered yet.
+    var orders: [UInt64: (peer: PeerNumber, until: Instant)] = [:]
+    var orderCounter: UInt64 = 0
+    /// Answers to orders, for the shell.
+    package var orderResults: [(id: UInt64, refusal: String)] = []
+
+    var nextPing: Instant
+    var nextTick: Instant
+    var nextWalk: Instant
+    var nextReport: Instant
+    var census = ShardPlane.Census()
+    var outcome = Outcomes()
+    private var isStopped = false
+
+    /// Counts since the start.
+    package struct Outcomes: Sendable {
+        package var takeovers: UInt64 = 0
+        package var exclusions: UInt64 = 0
+        package var unprovable: UInt64 = 0
+        package var claimsMade: UInt64 = 0
+        package var claimsFailed: UInt64 = 0
+        package var ringChanges: UInt64 = 0
+        package var leasesLost: UInt64 = 0
+        package var stalls: UInt64 = 0
+    }
+
+    /// `own` is the node's record, joining and alive, with a generation that is on disk.
+    package init(
+        configuration: ControlConfiguration,
+        membership: MembershipConfiguration,
+        own: MemberRecord,
+        seeds: [HostAndPort],
+        remembered: [Endpoint],
+        shards: ShardTable,
+        now: Instant,
+        randomSeed: UInt64
+    ) {
+        self.configuration = configuration
+        self.shards = shards
+        self.membership = Membership(
+            configuration: membership,
+            own: own,
+            seeds: seeds,
+            remembered: remembered,
+            now: now,
+            randomSeed: randomSeed
+        )
+        random = Xoshiro256(seed: randomSeed ^ 0x636f_6e74_726f_6c00)
+        let promise = SuccessorLease(
+            promiseEndedMilliseconds: configuration.replication.promiseEndedMilliseconds
+        )
+        let nobody = Peer(
+            reference: MemberReference(id: NodeID(high: 0, low: 0), generation: 0),
+            record: nil,
+            promise: promise
+        )
+        let reference = MemberReference(id: own.id, generation: own.generation)
+        peers = [nobody, Peer(reference: reference, record: own, promise: promise)]
+        numbers[reference] = Self.own
+        lease = ServingLease(
+            own: Self.own,
+            lengthMilliseconds: configuration.replication.servingLeaseMilliseconds
+        )
+        witness = Witness(now: now)
+        membersChangedAt = now
+        nextPing = now
+        nextTick = now
+        nextWalk = now
+        nextReport = now
+        topology = Topology(
+            version: 0,
+            own: Self.own,
+            ringHash: 0,
+            peers: [],
+            holders: table.holders,
+            epochs: table.epochs,
+            copies: 1,
+            wanted: Array(repeating: .none, count: Slice.count)
+        )
+    }
+
+    // MARK: - Events
+
+    package mutating func receive(
+        datagram: UnsafeRawBufferPointer,
+        from endpoint: Endpoint,
+        now: Now,
+        outbox: inout Outbox,
+        effects: inout [ControlEffect]
+    ) {
+        var words: [MembershipEffect] = []
+        membership.receive(datagram, from: endpoint, now: now.instant, effects: &words)
+        follow(words, now, &outbox, &effects)
+    }
+
+    package mutating func resolved(
+        _ seed: HostAndPort,
+        to addresses: [Endpoint],
+        now: Now,
+        outbox: inout Outbox,
+        effects: inout [ControlEffect]
+    ) {
+        var words: [MembershipEffect] = []
+        membership.resolved(seed, to: addresses, now: now.instant, effects: &words)
+        follow(words, now, &outbox, &effects)
+    }
+
+    /// The bytes that begin a membership exchange over TCP.
+    package func exchangeRequest(now: Instant) -> [UInt8] { membership.exchangeRequest(now: now) }
+
+    /// The other side's part of a membership exchange; returns the answer, empty where none is due.
+    package mutating func exchange(
+        with bytes: UnsafeRawBufferPointer,
+        now: Now,
+        outbox: inout Outbox,
+        effects: inout [ControlEffect]
+    ) -> [UInt8] {
+        var words: [MembershipEffect] = []
+        let answer = membership.exchange(with: bytes, now: now.instant, effects: &words)
+        follow(words, now, &outbox, &effects)
+        return answer
+    }
+
+    /// A connection that this node opened to a member works, or works no longer.
+    package mutating func connection(
+        to peer: PeerNumber,
+        lane: Hello.Lane,
+        worker: UInt8,
+        isUp: Bool,
+        now: Now,
+        outbox: inout Outbox,
+        effects: inout [ControlEffect]
+    ) {
+        guard peer != .none, Int(peer.value) < peers.count, peer != Self.own else { return }
+        let index = Int(peer.value)
+        let wasReachable = isReachable(index)
+        switch lane {
+        case .control: peers[index].isControlConnected = isUp
+        case .data:
+            let bit = UInt64(1) << UInt64(worker & 63)
+            if isUp { peers[index].dataLanes |= bit } else { peers[index].dataLanes &= ~bit }
+        case .exchange: return
+        }
+        let isReachable = isReachable(index)
+        if isReachable { peers[index].promise.reachable() }
+        if wasReachable, !isReachable {
+            // What was on the way is lost: the peer must learn again before it counts.
+            peers[index].promise.broken()
+            if let record = peers[index].record {
+                var words: [MembershipEffect] = []
+                membership.reportUnreachable(record.id, now: now.instant, effects: &words)
+                follow(words, now, &outbox, &effects)
+            }
+        } else if isReachable, !wasReachable, let record = peers[index].record {
+            membership.reportReachable(record.id, now: now.instant)
+        }
+        tellShards(of: index)
+        if wasReachable, !isReachable { exclude(now, &outbox, &effects) }
+        if lane == .control, isUp { ping(only: peer, now.instant, &outbox) }
+    }
+
+    /// A word from a shard.
+    package mutating func receive(
+        _ signal: Outbox.Signal,
+        now: Now,
+        outbox: inout Outbox,
+        effects: inout [ControlEffect]
+    ) {
+        switch signal {
+        case .handedOver(let entry, let from):
+            claimHandedOver(entry, from: from, now, &outbox, &effects)
+        case .lost:
+            break
+        case .promised(let peer):
+            guard Int(peer.value) < peers.count else { return }
+            peers[Int(peer.value)].promise.promised(now: now.instant)
+        }
+    }
+
+    /// A control frame from a member.
+    package mutating func receive(
+        _ message: ControlMessage,
+        from peer: PeerNumber,
+        now: Now,
+        outbox: inout Outbox,
+        effects: inout [ControlEffect]
+    ) {
+        guard peer != .none, peer != Self.own, Int(peer.value) < peers.count else { return }
+        let index = Int(peer.value)
+        guard !peers[index].isGone else { return }
+        switch message {
+        case .offer(let slice, _, let stream):
+            if case .running = phase {
+                forwardToShard(message, slice, peer, now, &outbox)
+            } else {
+                outbox.send(.refusal(slice: slice, stream: stream, epoch: 0), to: peer)
+            }
+        case .learn(let slice, _, _), .refusal(let slice, _, _), .adopt(let slice, _, _, _, _, _):
+            forwardToShard(message, slice, peer, now, &outbox)
+        case .claim(let claim): answer(claim, from: peer, now, &outbox, &effects)
+        case .claimReply(let reply): receive(reply, from: peer, now, &outbox, &effects)
+        case .withdraw(let entries):
+            for entry in entries { table.withdraw(slice: entry.slice, epoch: entry.epoch, holder: peer) }
+        case .leasePing(let number, let holdings, let report):
+            receivePing(number, holdings, report, from: peer, now, &outbox)
+        case .leasePong(let number, let fence, let session):
+            receivePong(number, fence, session, from: peer, now, &outbox, &effects)
+        case .holdingsPull:
+            var entries: [SliceEpoch] = []
+            shards.forEach { $0.holdings { entries.append($0) } }
+            outbox.send(.holdings(entries), to: peer)
+        case .holdings(let entries):
+            for entry in entries { learn(entry, holder: peer, isCertain: true, now, &outbox, &effects) }
+        case .tablePull:
+            sendTable(to: peer, &outbox)
+            witness.unfence(peer)
+        case .table(let members, let epochs, let holders):
+            receiveTable(members, epochs, holders, from: peer, now, &outbox, &effects)
+        case .release:
+            peers[index].isReleased = true
+            peers[index].freeSince = now.instant
+            peers[index].promise.broken()
+            tellShards(of: index)
+            exclude(now, &outbox, &effects)
+            takeOverFromSilent(now, &outbox, &effects)
+        case .order(let id, let order):
+            let refusal = carryOut(order, now, &outbox, &effects)
+            outbox.send(.orderReply(id: id, refusal: refusal), to: peer)
+        case .orderReply(let id, let refusal):
+            if orders.removeValue(forKey: id) != nil { orderResults.append((id, refusal)) }
+        }
+        publishIfDue(now, &effects)
+    }
+
+    private func forwardToShard(
+        _ message: ControlMessage,
+        _ slice: Int,
+        _ peer: PeerNumber,
+        _ now: Now,
+        _ outbox: inout Outbox
+    ) {
+        let context = context(now)
+        let index = shards.index(of: slice)
+        let shard = shards.lock(index)
+        shard.pointee.receive(message, from: peer, context: context, outbox: &outbox)
+        shards.unlock(index)
+    }
+
+    /// The number of the member that a connection's first frame names; nobody where it is not known yet.
+    package func number(of hello: Hello) -> PeerNumber {
+        guard let number = numbers[MemberReference(id: hello.node, generation: hello.generation)],
+            !peers[Int(number.value)].isGone, peers[Int(number.value)].record != nil
+        else { return .none }
+        return number
+    }
+
+    func context(_ now: Now) -> Context { Context(now: now, leaseUntil: leaseUntil) }
+
+    // MARK: - Time
+
+    package var nextDeadline: Instant {
+        if case .finished = phase { return .distantFuture }
+        var next = min(membership.nextDeadline, nextTick, nextPing)
+        if isTopologyDirty || table.changes != publishedChanges { next = min(next, publishAt) }
+        return next
+    }
+
+    package mutating func advance(to now: Now, outbox: inout Outbox, effects: inout [ControlEffect]) {
+        if case .finished = phase { return }
+        let lateness = now.instant.milliseconds(since: nextTick)
+        if lateness >= configuration.stallMilliseconds {
+            // The process stood still: what others sent meanwhile may lie unread, so nobody is called silent for it.
+            witness.wokeUp(now: now.instant)
+            outcome.stalls += 1
+            effects.append(.log(.stalled(milliseconds: lateness)))
+        }
+        var words: [MembershipEffect] = []
+        membership.advance(to: now.instant, effects: &words)
+        follow(words, now, &outbox, &effects)
+        if nextPing <= now.instant {
+            nextPing = now.instant.advanced(byMilliseconds: configuration.replication.pingMilliseconds)
+            refreshReport()
+            ping(only: nil, now.instant, &outbox)
+        }
+        if nextTick <= now.instant {
+            nextTick = now.instant.advanced(byMilliseconds: configuration.tickMilliseconds)
+            refreshLease(now, &effects)
+            tick(now, &outbox, &effects)
+        }
+        publishIfDue(now, &effects)
+    }
+
+    private mutating func tick(_ now: Now, _ outbox: inout Outbox, _ effects: inout [ControlEffect]) {
+        var lateness = ShardPlane.Lateness()
+        let context = context(now)
+        shards.forEach {
+            $0.advance(
+                context: context,
+                writeDeadlineMilliseconds: configuration.replication.writeDeadlineMilliseconds,
+                lateness: &lateness,
+                outbox: &outbox
+            )
+        }
+        for index in peers.indices where index > 1 {
+            if lateness.late.contains(PeerNumber(UInt32(index))) {
+                if peers[index].promise.isGranting {
+                    peers[index].promise.late()
+                    effects.append(.log(.excluding(name: peers[index].name)))
+                }
+            } else {
+                peers[index].promise.caughtUp()
+            }
+        }
+        exclude(now, &outbox, &effects)
+        refreshRing(now, &effects)
+        takeOverFromSilent(now, &outbox, &effects)
+        startEmpty(now, &outbox, &effects)
+        advanceClaims(now, &outbox, &effects)
+        if nextWalk <= now.instant { walk(now, &outbox) }
+        advanceLifecycle(now, &outbox, &effects)
+        for (id, order) in orders where order.until <= now.instant || peers[Int(order.peer.value)].isGone {
+            orders[id] = nil
+            orderResults.append((id, "\(peers[Int(order.peer.value)].name) did not answer"))
+        }
+    }
+
+    private mutating func walk(_ now: Now, _ outbox: inout Outbox) {
+        guard case .running = phase else { return }
+        nextWalk = now.instant.advanced(byMilliseconds: configuration.walkMilliseconds)
+        let context = context(now)
+        var census = ShardPlane.Census()
+        shards.forEach { $0.count(topology: topology, copiesWanted: topology.copies, into: &census) }
+        self.census = census
+        var budget = configuration.replication.learnersMax - census.learners
+        guard budget > 0 else { return }
+        shards.forEach { $0.walk(topology: topology, budget: &budget, context: context, outbox: &outbox) }
+    }
+
+    // MARK: - Membership's words
+
+    mutating func follow(
+        _ words: [MembershipEffect],
+        _ now: Now,
+        _ outbox: inout Outbox,
+        _ effects: inout [ControlEffect]
+    ) {
+        for word in words {
+            switch word {
+            case .send(let bytes, let endpoint): effects.append(.datagram(bytes, to: endpoint))
+            case .resolve(let seed): effects.append(.resolve(seed))
+            case .pull(let endpoint): effects.append(.pull(from: endpoint))
+            case .changed: refreshMembers(now, &outbox, &effects)
+            case .event(let event): effects.append(.log(.membership(event)))
+            case .stop(let reason):
+                guard !isStopped else { continue }
+                isStopped = true
+                effects.append(.fail(reason.description))
+            case .formed: effects.append(.log(.formed))
+            case .joinedExisting: effects.append(.log(.joinedExisting))
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+package import CacheStore
+import ClusterCore
+package import Replication
+
+/// The seam to the shell's locks, one for each shard; each is a leaf. A node on one thread has none.
+package protocol ShardLocks: AnyObject, Sendable {
+    func lock(_ shard: Int)
+    func unlock(_ shard: Int)
+}
+
+/// All shards of a node, at stable addresses.
+///
+/// Sendable although its shards are mutable: whoever touches shard `i` holds lock `i` (`withShard` and `lock` are the
+/// only ways to one), or is alone in the process because `locks` is nil.
+package final class ShardTable: @unchecked Sendable {
+    package let count: Int
+    private let shards: UnsafeMutablePointer<ShardPlane>
+    private let locks: (any ShardLocks)?
+
+    /// `count` is a power of two; `memoryBytes` is shared evenly.
+    package init(
+        count: Int,
+        store: StoreConfiguration,
+        configuration: ReplicationConfiguration,
+        locks: (any ShardLocks)?
+    ) {
+        precondition(count > 0 && count & (count - 1) == 0 && count <= Slice.count, "\(count) shards")
+        self.count = count
+        self.locks = locks
+        shards = UnsafeMutablePointer<ShardPlane>.allocate(capacity: count)
+        let size = Slice.count / count
+        var each = store
+        each.memoryBytes = store.memoryBytes / count
+        each.tombstoneBytesMax = store.tombstoneBytesMax / count
+        for index in 0..<count {
+            (shards + index).initialize(
+                to: ShardPlane(
+                    index: index,
+                    slices: (index * size)..<((index + 1) * size),
+                    store: each,
+                    configuration: configuration
+                )
+            )
+        }
+    }
+
+    deinit {
+        shards.deinitialize(count: count)
+        shards.deallocate()
+    }
+
+    /// The shard that a slice is in.
+    package func index(of slice: Int) -> Int { slice * count / Slice.count }
+
+    /// Locks a shard; `unlock` must follow in the same call.
+    package func lock(_ index: Int) -> UnsafeMutablePointer<ShardPlane> {
+        locks?.lock(index)
+        return shards + index
+    }
+
+    package func unlock(_ index: Int) {
+        locks?.unlock(index)
+    }
+
+    /// Runs `body` on a shard under its lock.
+    package func withShard<Result>(_ index: Int, _ body: (inout ShardPlane) -> Result) -> Result {
+        let shard = lock(index)
+        defer { unlock(index) }
+        return body(&shard.pointee)
+    }
+
+    /// Runs `body` on every shard, one lock at a time.
+    package func forEach(_ body: (inout ShardPlane) -> Void) {
+        for index in 0..<count { withShard(index, body) }
+    }
+}

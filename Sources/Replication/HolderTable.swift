@@ -1,0 +1,59 @@
+import ClusterCore
+
+/// Who holds which slice, as far as this member knows: a register for each slice, with the epoch as its ballot.
+///
+/// A claim is confirmed when a majority recorded it. The table also routes requests; being wrong there costs a hop.
+package struct HolderTable: Sendable {
+    package private(set) var epochs: [UInt32]
+    package private(set) var holders: [PeerNumber]
+    /// For each peer a sum over what it holds here; compared with what it says it holds.
+    private var digests: [PeerNumber: UInt64] = [:]
+    /// Rises with every change.
+    package private(set) var changes: UInt64 = 0
+
+    package init() {
+        epochs = Array(repeating: 0, count: Slice.count)
+        holders = Array(repeating: .none, count: Slice.count)
+    }
+
+    /// Takes note of a holder. Older epochs change nothing; in the same epoch a known holder stays.
+    /// Returns whether anything changed.
+    @discardableResult
+    package mutating func record(slice: Int, epoch: UInt32, holder: PeerNumber) -> Bool {
+        guard epoch > epochs[slice] || (epoch == epochs[slice] && holders[slice] == .none && holder != .none) else {
+            return false
+        }
+        replace(slice, epoch, holder)
+        return true
+    }
+
+    /// In the same epoch, the holder itself says that it is the one (it was confirmed; what stood here was not).
+    package mutating func correct(slice: Int, epoch: UInt32, holder: PeerNumber) -> Bool {
+        guard epoch > epochs[slice] || (epoch == epochs[slice] && holders[slice] != holder) else { return false }
+        replace(slice, epoch, holder)
+        return true
+    }
+
+    /// A claim was given up before it was confirmed.
+    package mutating func withdraw(slice: Int, epoch: UInt32, holder: PeerNumber) {
+        guard epochs[slice] == epoch, holders[slice] == holder else { return }
+        replace(slice, epoch, .none)
+    }
+
+    /// A sum over the slices that `peer` holds here.
+    package func digest(of peer: PeerNumber) -> UInt64 { digests[peer] ?? 0 }
+
+    /// What a slice and an epoch add to a digest.
+    package static func digest(slice: Int, epoch: UInt32) -> UInt64 {
+        KeyHash.mix(UInt64(slice) << 32 | UInt64(epoch))
+    }
+
+    private mutating func replace(_ slice: Int, _ epoch: UInt32, _ holder: PeerNumber) {
+        let old = holders[slice]
+        if old != .none { digests[old, default: 0] &-= Self.digest(slice: slice, epoch: epochs[slice]) }
+        if holder != .none { digests[holder, default: 0] &+= Self.digest(slice: slice, epoch: epoch) }
+        epochs[slice] = epoch
+        holders[slice] = holder
+        changes += 1
+    }
+}
