@@ -57,6 +57,8 @@ let package = Package(
         shell("Reactor", ["CLinux", "ClusterCore"]),
 
         tests("ClusterCoreTests", ["ClusterCore"]),
+        tests("CacheStoreTests", ["CacheStore", "ClusterCore"]),
+        tests("HashRingTests", ["ClusterCore", "HashRing"]),
         tests("MemcacheProtocolTests", ["ClusterCore", "MemcacheProtocol"]),
         tests("ReactorTests", ["ClusterCore", "Reactor"]),
     ]

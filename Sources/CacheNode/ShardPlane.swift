@@ -141,6 +141,7 @@ package struct ShardPlane: ~Copyable {
         }
         guard level != Service.reads.rawValue else { return .elsewhere(.none) }
         guard pendingCount < configuration.pendingWritesMax else { return .busy }
+        store.settle(slice: slice, now: context.now)
         let version = stamp(slice, context.now)
         if frame.verb == .flush { return flush(slice, frame, version, origin, context, &outbox) }
 
@@ -160,18 +161,14 @@ package struct ShardPlane: ~Copyable {
         let (outcome, change) = store.apply(operation, version: version, now: context.now)
         guard change != .none, level == Service.replicated.rawValue else { return .done(outcome) }
         let isWaited = emit(slice, outbox: &outbox) { shard, buffer in
-            switch change {
-            case .stored:
-                guard let item = shard.store.peek(hash: hash, key: frame.key, now: context.now) else {
-                    preconditionFailure("a stored item of slice \(slice) is not there")
-                }
+            // A stored item whose expiry is this very second is gone again already.
+            if change == .stored, let item = shard.store.peek(hash: hash, key: frame.key, now: context.now) {
                 WireItem(item).append(to: &buffer)
                 return .stored
-            case .removed, .none:
-                buffer.appendInteger(version)
-                buffer.append(frame.key)
-                return .removed
             }
+            buffer.appendInteger(version)
+            buffer.append(frame.key)
+            return .removed
         }
         guard isWaited else { return .done(outcome) }
         suspend(slice, Reply(outcome), origin, context.now.instant)

@@ -2,7 +2,7 @@ import ClusterCore
 
 extension Shard {
     /// How many items one eviction may spare and move before it takes the next in line regardless, so that a queue full
-    /// of items that were all read delays nobody for long: some 20 microseconds.
+    /// of items that were all read delays nobody for long.
     private static let sparedMax = 256
     /// The small queue's share of the items' bytes: one part in this many.
     private static let smallShare = 10

@@ -50,7 +50,9 @@ package struct WireItem {
         isTombstone = try reader.integer(UInt8.self) != 0
         let keyLength = Int(try reader.integer(UInt8.self))
         let valueLength = Int(try reader.integer(UInt32.self))
-        guard keyLength > 0, keyLength <= RequestFrame.keyBytesMax else { throw MalformedBytes() }
+        guard keyLength > 0, keyLength <= RequestFrame.keyBytesMax, version >> 63 == 0, unique >> 63 == 0 else {
+            throw MalformedBytes()
+        }
         key = try reader.bytes(keyLength)
         value = try reader.bytes(valueLength)
     }
