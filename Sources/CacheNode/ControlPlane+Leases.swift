@@ -77,7 +77,7 @@ extension ControlPlane {
         var until = Instant(nanoseconds: 0)
         if case .joined = membership.phase {
             switch phase {
-            case .running, .stopping: until = lease.validUntil(quorum: quorum(now.instant))
+            case .running, .stopping, .closing: until = lease.validUntil(quorum: quorum(now.instant))
             case .farewell, .finished: break
             }
         }

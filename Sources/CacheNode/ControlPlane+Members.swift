@@ -95,7 +95,8 @@ extension ControlPlane {
     func tellShards(of index: Int) {
         guard index > 1, !peers[index].isGone, peers[index].record != nil else { return }
         let peer = peers[index]
-        let canLearn = isReachable(index) && peer.promise.isGranting && peer.record?.liveness != .down
+        let canLearn =
+            isReachable(index) && peer.promise.isGranting && !peer.isStopping && peer.record?.liveness != .down
         shards.forEach {
             $0.setPeer(
                 PeerNumber(UInt32(index)),

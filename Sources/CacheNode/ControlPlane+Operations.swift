@@ -75,9 +75,11 @@ extension ControlPlane {
             let context = context(now)
             var held = 0
             shards.forEach { held += $0.handOverAll(context: context, outbox: &outbox) }
-            if held == 0 || until <= now.instant { sayFarewell(leaving: false, now, &outbox, &effects) }
+            if held == 0 || until <= now.instant { close(isLeaving: false, now, &effects) }
+        case .closing(let isLeaving, let until):
+            if until <= now.instant { sayFarewell(leaving: isLeaving, now, &outbox, &effects) }
         case .farewell(let until):
-            if until <= now.instant || membership.hasSaidFarewell && now.instant >= until {
+            if until <= now.instant {
                 phase = .finished
                 effects.append(.finished)
             }
@@ -216,7 +218,7 @@ extension ControlPlane {
         effects.append(.log(.drained))
         refreshReport()
         ping(only: nil, now.instant, &outbox)
-        sayFarewell(leaving: true, now, &outbox, &effects)
+        close(isLeaving: true, now, &effects)
     }
 
     // MARK: - Stop
@@ -225,8 +227,25 @@ extension ControlPlane {
     package mutating func stop(now: Now, outbox: inout Outbox, effects: inout [ControlEffect]) {
         guard case .running = phase else { return }
         phase = .stopping(until: now.instant.advanced(byMilliseconds: configuration.stopMilliseconds))
-        effects.append(.log(.handedOver(slices: census(now).held)))
+        effects.append(.log(.handingOver(slices: census(now).held)))
+        for index in peers.indices where index > 1 && peers[index].isControlConnected && !peers[index].isGone {
+            outbox.send(.stopping, to: PeerNumber(UInt32(index)))
+        }
         advanceLifecycle(now, &outbox, &effects)
+    }
+
+    private mutating func close(isLeaving: Bool, _ now: Now, _ effects: inout [ControlEffect]) {
+        phase = .closing(
+            isLeaving: isLeaving,
+            until: now.instant.advanced(byMilliseconds: configuration.closeMilliseconds)
+        )
+        effects.append(.closeClients)
+    }
+
+    /// No client is connected any more.
+    package mutating func clientsClosed(now: Now, outbox: inout Outbox, effects: inout [ControlEffect]) {
+        guard case .closing(let isLeaving, _) = phase else { return }
+        sayFarewell(leaving: isLeaving, now, &outbox, &effects)
     }
 
     private mutating func sayFarewell(

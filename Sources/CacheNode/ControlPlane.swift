@@ -33,6 +33,8 @@ package struct ControlConfiguration: Sendable {
     package var settleMilliseconds: UInt64 = 500
     /// How long a stop hands slices over before it ends anyway.
     package var stopMilliseconds: UInt64 = 10_000
+    /// How long clients have to finish what they sent before their connections are closed anyway.
+    package var closeMilliseconds: UInt64 = 5000
 
     package init() {}
 }
@@ -53,6 +55,8 @@ package enum ControlEffect {
     case remember(sawThree: Bool, peers: [Endpoint])
     /// The node cannot go on; the text says why and what to do.
     case fail(String)
+    /// Take no more clients, and close connections between requests; `clientsClosed` says that it is done.
+    case closeClients
     /// Stopped or drained: the process ends with 0.
     case finished
 }
@@ -73,7 +77,7 @@ package enum ControlEvent: Sendable {
     case drainStarted(slices: Int)
     case drainCancelled
     case drained
-    case handedOver(slices: Int)
+    case handingOver(slices: Int)
     case stalled(milliseconds: UInt64)
     case unprovable(name: String, slices: Int)
 }
@@ -86,7 +90,9 @@ package struct ControlPlane {
         var record: MemberRecord?
         /// A later life of the same node exists, or it left: this one serves nothing any more.
         var isGone = false
-        /// It said that it stops.
+        /// It said that it stops: it is given nothing any more.
+        var isStopping = false
+        /// It has stopped: it serves nothing and claims nothing.
         var isReleased = false
         var isControlConnected = false
         /// Data lanes that work, one bit a worker.
@@ -110,8 +116,10 @@ package struct ControlPlane {
     enum Phase {
         /// Part of the cluster or on the way there.
         case running
-        /// Gives its holdings to in-sync copies, then leaves. Goes to `farewell`.
+        /// Gives its holdings to in-sync copies. Goes to `closing`.
         case stopping(until: Instant)
+        /// Has nothing to give any more; clients are being let go. Goes to `farewell`.
+        case closing(isLeaving: Bool, until: Instant)
         /// Everything is handed over; the others are being told.
         case farewell(until: Instant)
         case finished
@@ -366,6 +374,9 @@ package struct ControlPlane {
             witness.unfence(peer)
         case .table(let members, let epochs, let holders):
             receiveTable(members, epochs, holders, from: peer, now, &outbox, &effects)
+        case .stopping:
+            peers[index].isStopping = true
+            tellShards(of: index)
         case .release:
             peers[index].isReleased = true
             peers[index].freeSince = now.instant

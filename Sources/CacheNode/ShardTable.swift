@@ -31,6 +31,7 @@ package final class ShardTable: @unchecked Sendable {
         let size = Slice.count / count
         var each = store
         each.memoryBytes = store.memoryBytes / count
+        each.tombstoneBytesMax = store.tombstoneBytesMax / count
         for index in 0..<count {
             (shards + index).initialize(
                 to: ShardPlane(

@@ -77,6 +77,8 @@ package enum ControlMessage: Hashable, Sendable {
     case tablePull
     /// The sender's whole table of holders: `holders` indexes `members` from 1, 0 is nobody.
     case table(members: [MemberReference], epochs: [UInt32], holders: [UInt16])
+    /// The sender is about to stop: nothing is given to it any more.
+    case stopping
     /// The sender stops: it serves nothing any more and will claim nothing.
     case release
     /// An operator's word for the receiver, given at another node.
@@ -245,7 +247,7 @@ extension ControlMessage {
             buffer.appendInteger(number)
             buffer.appendInteger(fence)
             buffer.appendInteger(session)
-        case .holdingsPull, .tablePull, .release:
+        case .holdingsPull, .tablePull, .stopping, .release:
             break
         case .table(let members, let epochs, let holders):
             precondition(epochs.count == Slice.count && holders.count == Slice.count, "a table names every slice")
@@ -344,6 +346,7 @@ extension ControlMessage {
             self = .leasePong(number: number, fence: fence, session: try reader.integer())
         case .holdingsPull: self = .holdingsPull
         case .tablePull: self = .tablePull
+        case .stopping: self = .stopping
         case .release: self = .release
         case .table:
             let count = Int(try reader.integer(UInt16.self))
@@ -382,6 +385,7 @@ extension ControlMessage {
         case .holdings: .holdings
         case .tablePull: .tablePull
         case .table: .table
+        case .stopping: .stopping
         case .release: .release
         case .order: .order
         case .orderReply: .orderReply

@@ -45,6 +45,7 @@ package enum Frame {
         case merge = 22
         case order = 23
         case orderReply = 24
+        case stopping = 25
     }
 
     /// Looks for a whole frame at the front of `bytes`. Nil: more bytes are wanted.

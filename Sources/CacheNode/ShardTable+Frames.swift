@@ -1,0 +1,55 @@
+package import ClusterCore
+package import PeerProtocol
+package import Replication
+
+extension ShardTable {
+    /// Frames about one slice that may come on any link: stream entries, acknowledgements, refusals, merges.
+    /// Returns false for a frame of another family.
+    package func receive(
+        _ kind: Frame.Kind,
+        _ body: UnsafeRawBufferPointer,
+        from peer: PeerNumber,
+        link: UInt32,
+        context: Context,
+        outbox: inout Outbox
+    ) throws(MalformedBytes) -> Bool {
+        switch kind {
+        case .entry:
+            let entry = try EntryFrame(body)
+            let index = index(of: entry.slice)
+            let shard = lock(index)
+            defer { unlock(index) }
+            try shard.pointee.receive(
+                entry,
+                body: body,
+                from: peer,
+                target: .link(link),
+                context: context,
+                outbox: &outbox
+            )
+        case .acknowledgement:
+            let acknowledgement = try AcknowledgementFrame(body)
+            let index = index(of: acknowledgement.slice)
+            let shard = lock(index)
+            defer { unlock(index) }
+            shard.pointee.receive(acknowledgement, from: peer, context: context, outbox: &outbox)
+        case .refusal:
+            guard let message = try ControlMessage(kind, body), case .refusal(let slice, _, _) = message else {
+                throw MalformedBytes()
+            }
+            let index = index(of: slice)
+            let shard = lock(index)
+            defer { unlock(index) }
+            shard.pointee.receive(message, from: peer, context: context, outbox: &outbox)
+        case .merge:
+            var reader = ByteReader(body)
+            let index = index(of: try reader.slice())
+            let shard = lock(index)
+            defer { unlock(index) }
+            try shard.pointee.receiveMerge(body, context: context, outbox: &outbox)
+        default:
+            return false
+        }
+        return true
+    }
+}

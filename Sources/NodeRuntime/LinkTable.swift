@@ -1,0 +1,281 @@
+import CacheNode
+import ClusterCore
+import PeerProtocol
+import Reactor
+import Replication
+
+/// Who handles what a thread's links bring.
+protocol LinkOwner: AnyObject {
+    var loop: EventLoop { get }
+    /// A whole frame. `link` is where answers go back. Malformed bytes end the link.
+    func receive(
+        _ kind: Frame.Kind,
+        _ body: UnsafeRawBufferPointer,
+        from peer: PeerNumber,
+        link: UInt32
+    ) throws(MalformedBytes)
+    /// A connection that this thread opened works, or works no longer.
+    func linkChanged(to peer: PeerNumber, isUp: Bool)
+    /// What an outgoing connection says first.
+    var hello: Hello { get }
+}
+
+/// One TCP connection between two nodes.
+///
+/// The side that opened it sends on it what is addressed to the peer; the other side sends back only answers to what
+/// came on it. So each thread of a node has one connection of its own to every member, and one from every member's
+/// thread.
+final class Link: EventHandler {
+    /// Bytes that a peer has not taken, at most; beyond it the connection is given up.
+    static let outputBytesMax = 256 * 1024 * 1024
+    /// Bytes taken from the kernel at once.
+    static let readBytesMax = 256 * 1024
+
+    let number: UInt32
+    let peer: PeerNumber
+    let isOutgoing: Bool
+    let descriptor: Int32
+    private unowned let table: LinkTable
+    var registration: Registration?
+    var output = TransmitBuffer(capacity: 4096)
+    private var input = ByteBuffer(capacity: 4096)
+    /// An outgoing connection works once the other side has said who it is.
+    fileprivate(set) var isUp: Bool
+    var isDirty = false
+    fileprivate(set) var isClosed = false
+    private var isConnecting: Bool
+    private let endpoint: Endpoint
+
+    init(
+        number: UInt32,
+        peer: PeerNumber,
+        isOutgoing: Bool,
+        descriptor: Int32,
+        endpoint: Endpoint,
+        table: LinkTable
+    ) {
+        self.number = number
+        self.peer = peer
+        self.isOutgoing = isOutgoing
+        self.descriptor = descriptor
+        self.endpoint = endpoint
+        self.table = table
+        isUp = !isOutgoing
+        isConnecting = isOutgoing
+    }
+
+    func ready(_ events: Ready) {
+        guard !isClosed else { return }
+        if isConnecting {
+            do throws(SystemError) {
+                try Socket.connectResult(descriptor, to: endpoint)
+                try Socket.setNoDelay(descriptor)
+                try Socket.setKeepAlive(descriptor, idleSeconds: 5, intervalSeconds: 2, probesMax: 3)
+            } catch {
+                table.close(self)
+                return
+            }
+            isConnecting = false
+            table.owner.hello.append(to: &output.buffer)
+        }
+        if events.contains(.readable) || events.contains(.hangup) || events.contains(.error) { read() }
+        if !isClosed { flush() }
+    }
+
+    /// Frames that came behind the first one, before the link was a link.
+    func accept(_ bytes: [UInt8]) {
+        input.append(bytes)
+        take()
+    }
+
+    private func read() {
+        switch Socket.receive(descriptor, into: &input, max: Self.readBytesMax) {
+        case .bytes: take()
+        case .wouldBlock: break
+        case .closed, .failed: table.close(self)
+        }
+    }
+
+    private func take() {
+        var consumed = 0
+        do throws(MalformedBytes) {
+            while !isClosed,
+                let (kind, body, count) = try Frame.next(
+                    in: UnsafeRawBufferPointer(rebasing: input.bytes[consumed...])
+                )
+            {
+                consumed += count
+                if kind == .hello {
+                    try greet(Hello(body))
+                } else {
+                    try table.owner.receive(kind, body, from: peer, link: number)
+                }
+            }
+        } catch {
+            table.close(self)
+            return
+        }
+        if isClosed { return }
+        if consumed == input.count {
+            input.removeAll(shrinkingTo: 256 * 1024)
+        } else {
+            input.removeFirst(consumed)
+        }
+    }
+
+    private func greet(_ hello: Hello) throws(MalformedBytes) {
+        guard isOutgoing, !isUp else { throw MalformedBytes() }
+        guard table.isExpected(hello, from: peer) else {
+            table.close(self)
+            return
+        }
+        isUp = true
+        table.owner.linkChanged(to: peer, isUp: true)
+    }
+
+    /// Sends what is there; what the kernel does not take goes when it has room.
+    func flush() {
+        guard !isClosed, !isConnecting, let registration else { return }
+        switch Socket.send(descriptor, from: &output) {
+        case .all: table.owner.loop.change(registration, interest: .readable)
+        case .wouldBlock:
+            if output.unsentBytes > Self.outputBytesMax {
+                table.close(self)
+            } else {
+                table.owner.loop.change(registration, interest: [.readable, .writable])
+            }
+        case .failed: table.close(self)
+        }
+    }
+}
+
+/// The links of one thread: one to every member, and those that members opened to it.
+final class LinkTable {
+    unowned let owner: any LinkOwner
+    private var links: [UInt32: Link] = [:]
+    private var outgoing: [PeerNumber: Link] = [:]
+    private var topology: Topology?
+    private var retryAt: [PeerNumber: Instant] = [:]
+    private var dirty: [Link] = []
+    private var counter: UInt32 = 0
+    /// How long after a failure a member is called again.
+    static let retryMilliseconds: UInt64 = 50
+
+    init(owner: any LinkOwner) {
+        self.owner = owner
+    }
+
+    /// Follows the members: new ones are called, those that are gone are let go.
+    func adopt(_ topology: Topology) {
+        self.topology = topology
+        for link in links.values where topology.peer(link.peer) == nil { close(link) }
+        retryAt = retryAt.filter { topology.peer($0.key) != nil }
+        connect(owner.loop.now.instant)
+    }
+
+    /// Calls members to which there is no connection. Returns when to try again.
+    func connect(_ now: Instant) {
+        guard let topology else { return }
+        for peer in topology.peers where peer.number != topology.own && outgoing[peer.number] == nil {
+            if let at = retryAt[peer.number], at > now { continue }
+            retryAt[peer.number] = now.advanced(byMilliseconds: Self.retryMilliseconds)
+            guard let descriptor = try? Socket.connect(to: peer.cluster) else { continue }
+            let link = add(descriptor, peer: peer.number, isOutgoing: true, endpoint: peer.cluster)
+            outgoing[peer.number] = link
+        }
+    }
+
+    /// When `connect` has something to do.
+    var nextDeadline: Instant {
+        guard let topology else { return .distantFuture }
+        var next = Instant.distantFuture
+        for peer in topology.peers where peer.number != topology.own && outgoing[peer.number] == nil {
+            next = min(next, retryAt[peer.number] ?? Instant(nanoseconds: 0))
+        }
+        return next
+    }
+
+    /// Takes a connection that a member opened.
+    func accept(_ descriptor: Int32, peer: PeerNumber, bytes: [UInt8]) {
+        guard let endpoint = try? Socket.peerEndpoint(of: descriptor) else {
+            Socket.close(descriptor)
+            return
+        }
+        let link = add(descriptor, peer: peer, isOutgoing: false, endpoint: endpoint)
+        owner.hello.append(to: &link.output.buffer)
+        touch(link)
+        link.accept(bytes)
+    }
+
+    private func add(_ descriptor: Int32, peer: PeerNumber, isOutgoing: Bool, endpoint: Endpoint) -> Link {
+        counter &+= 1
+        if counter == 0 { counter = 1 }
+        let link = Link(
+            number: counter,
+            peer: peer,
+            isOutgoing: isOutgoing,
+            descriptor: descriptor,
+            endpoint: endpoint,
+            table: self
+        )
+        links[counter] = link
+        let interest: Interest = isOutgoing ? [.readable, .writable] : .readable
+        do throws(SystemError) {
+            link.registration = try owner.loop.add(descriptor, interest: interest, handler: link)
+        } catch {
+            close(link)
+        }
+        return link
+    }
+
+    fileprivate func isExpected(_ hello: Hello, from peer: PeerNumber) -> Bool {
+        guard let topology, let expected = topology.peer(peer) else { return false }
+        return expected.reference == MemberReference(id: hello.node, generation: hello.generation)
+            && hello.clusterName == owner.hello.clusterName
+    }
+
+    func close(_ link: Link) {
+        guard !link.isClosed else { return }
+        link.isClosed = true
+        if let registration = link.registration { owner.loop.remove(registration) }
+        Socket.close(link.descriptor)
+        links[link.number] = nil
+        guard link.isOutgoing else { return }
+        outgoing[link.peer] = nil
+        retryAt[link.peer] = owner.loop.now.instant.advanced(byMilliseconds: Self.retryMilliseconds)
+        if link.isUp { owner.linkChanged(to: link.peer, isUp: false) }
+    }
+
+    /// Puts a frame on its way; it leaves with `flush`. A frame for a link that is gone is dropped: whoever needs its
+    /// answer hears of the link's end.
+    func send(_ bytes: UnsafeRawBufferPointer, to target: Outbox.Target) {
+        let link: Link?
+        switch target {
+        case .peer(let peer): link = outgoing[peer].flatMap { $0.isUp ? $0 : nil }
+        case .link(let number): link = links[number]
+        }
+        guard let link else { return }
+        link.output.buffer.append(bytes)
+        touch(link)
+    }
+
+    private func touch(_ link: Link) {
+        guard !link.isDirty else { return }
+        link.isDirty = true
+        dirty.append(link)
+    }
+
+    /// One send for each link that has something.
+    func flush() {
+        let links = dirty
+        dirty.removeAll(keepingCapacity: true)
+        for link in links {
+            link.isDirty = false
+            link.flush()
+        }
+    }
+
+    func closeAll() {
+        for link in Array(links.values) { close(link) }
+    }
+}

@@ -1,0 +1,78 @@
+package import CacheNode
+package import CacheStore
+package import ClusterCore
+package import Membership
+
+/// All that a node needs to start, resolved and checked.
+package struct RuntimeConfiguration: Sendable {
+    package var name: String
+    package var clusterName: String
+    /// Where clients connect; opened when the node may serve.
+    package var clientListen: [Endpoint]
+    /// UDP for gossip and TCP for links.
+    package var clusterListen: Endpoint
+    package var workers: Int
+    package var shards: Int
+    package var memoryBytes: Int
+    package var itemBytesMax: Int
+    package var connectionsMax: Int
+    package var verbosity: Int
+    package var onStop: StopAction
+    package var control: ControlConfiguration
+    package var dataPlane: DataPlaneConfiguration
+    package var membership: MembershipConfiguration
+    package var own: MemberRecord
+    package var seeds: [HostAndPort]
+    package var dataDirectory: String
+    package var remembered: [Endpoint]
+    package var randomSeed: UInt64
+
+    /// What a first SIGTERM does.
+    package enum StopAction: Sendable {
+        case handOver
+        case drain
+        case none
+    }
+
+    package init(
+        name: String,
+        clusterName: String,
+        clientListen: [Endpoint],
+        clusterListen: Endpoint,
+        workers: Int,
+        shards: Int,
+        memoryBytes: Int,
+        itemBytesMax: Int,
+        connectionsMax: Int,
+        verbosity: Int,
+        onStop: StopAction,
+        control: ControlConfiguration,
+        dataPlane: DataPlaneConfiguration,
+        membership: MembershipConfiguration,
+        own: MemberRecord,
+        seeds: [HostAndPort],
+        dataDirectory: String,
+        remembered: [Endpoint],
+        randomSeed: UInt64
+    ) {
+        self.name = name
+        self.clusterName = clusterName
+        self.clientListen = clientListen
+        self.clusterListen = clusterListen
+        self.workers = workers
+        self.shards = shards
+        self.memoryBytes = memoryBytes
+        self.itemBytesMax = itemBytesMax
+        self.connectionsMax = connectionsMax
+        self.verbosity = verbosity
+        self.onStop = onStop
+        self.control = control
+        self.dataPlane = dataPlane
+        self.membership = membership
+        self.own = own
+        self.seeds = seeds
+        self.dataDirectory = dataDirectory
+        self.remembered = remembered
+        self.randomSeed = randomSeed
+    }
+}
