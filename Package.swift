@@ -18,7 +18,14 @@ let settings: [SwiftSetting] = [
     .treatWarning("DeprecatedDeclaration", as: .warning),
 ]
 
+let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-collections")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let nioConcurrency: Target.Dependency = .product(name: "NIOConcurrencyHelpers", package: "swift-nio")
+let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
+let nioHTTP: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
+let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
+let toml: Target.Dependency = .product(name: "TOMLKit", package: "TOMLKit")
 
 func pure(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
     .target(name: name, dependencies: dependencies, swiftSettings: settings)
@@ -34,8 +41,15 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 
 let package = Package(
     name: "henge",
+    products: [
+        .executable(name: "henge", targets: ["henge"])
+    ],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0")
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
     ],
     targets: [
         pure("ClusterCore"),
@@ -54,12 +68,40 @@ let package = Package(
         ),
 
         .target(name: "CLinux"),
+        .systemLibrary(name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
         shell("Reactor", ["CLinux", "ClusterCore"]),
+        shell(
+            "NodeRuntime",
+            ["CacheNode", "CacheStore", "ClusterCore", "Membership", "PeerProtocol", "Reactor", "Replication"]
+        ),
+        shell("SystemdSupport", ["CSystemd", logging]),
+        shell("Settings", ["ClusterCore", toml]),
+        shell("AdminServer", ["ClusterCore", logging, nioConcurrency, nioCore, nioHTTP, nioPosix]),
+        shell(
+            "HengeCommands",
+            ["AdminServer", "ClusterCore", "Settings", argumentParser, nioCore, nioHTTP, nioPosix]
+        ),
+        .executableTarget(
+            name: "henge",
+            dependencies: [
+                "AdminServer", "CacheNode", "CacheStore", "ClusterCore", "HengeCommands", "Membership", "NodeRuntime",
+                "PeerProtocol", "Reactor", "Replication", "Settings", "SystemdSupport", logging,
+            ],
+            swiftSettings: settings
+        ),
 
-        tests("ClusterCoreTests", ["ClusterCore"]),
+        tests("AdminServerTests", ["AdminServer", "ClusterCore", "HengeCommands", logging]),
         tests("CacheStoreTests", ["CacheStore", "ClusterCore"]),
+        tests("ClusterCoreTests", ["ClusterCore"]),
         tests("HashRingTests", ["ClusterCore", "HashRing"]),
+        tests(
+            "HengeCommandsTests",
+            ["AdminServer", "ClusterCore", "HengeCommands", "Settings", argumentParser, logging]
+        ),
         tests("MemcacheProtocolTests", ["ClusterCore", "MemcacheProtocol"]),
         tests("ReactorTests", ["ClusterCore", "Reactor"]),
-    ]
+        tests("SettingsTests", ["ClusterCore", "Settings"]),
+        tests("SystemdSupportTests", ["SystemdSupport", logging]),
+    ],
+    cxxLanguageStandard: .cxx17
 )

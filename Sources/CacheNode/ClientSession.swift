@@ -110,7 +110,7 @@ package final class ClientSession {
     }
 
     /// Whether more input can be taken now.
-    var hasRoom: Bool {
+    package var hasRoom: Bool {
         places.count < Self.placesMax && output.count < Self.outputBytesMax
     }
 }

@@ -35,7 +35,7 @@ package struct DrainTask: Sendable {
 }
 
 /// What `status` shows of one member.
-package struct MemberStatus: Sendable {
+package struct MemberView: Sendable {
     package var record: MemberRecord
     package var report: NodeReport
     package var number: PeerNumber
@@ -51,7 +51,7 @@ package struct ClusterSnapshot: Sendable {
     package var moving: Int
     package var short: Int
     package var unavailable: Int
-    package var members: [MemberStatus]
+    package var members: [MemberView]
     package var drains: [DrainTask]
     package var isSafe: Bool
     package var hasLease: Bool
@@ -63,7 +63,35 @@ package struct ClusterSnapshot: Sendable {
     package var membership: MembershipStatistics
 }
 
+/// Where a key lives.
+package struct KeyPlacement: Sendable {
+    package var hash: UInt64
+    package var slice: Int
+    package var epoch: UInt32
+    /// Names; the holder is nil while there is none.
+    package var holder: String?
+    package var successors: [String]
+    /// Copies in sync, the holder's own included; 0 where another node would have to be asked.
+    package var inSync: Int
+}
+
 extension ControlPlane {
+    /// Where a key lives, as far as this node knows.
+    package func placement(of key: String) -> KeyPlacement {
+        let hash = KeyHash.hash(Array(key.utf8))
+        let slice = Slice.index(of: hash)
+        let holder = table.holders[slice]
+        let others = topology.wantedOwners(of: slice).filter { $0 != holder && $0 != .none }
+        return KeyPlacement(
+            hash: hash,
+            slice: slice,
+            epoch: table.epochs[slice],
+            holder: holder == .none ? nil : peers[Int(holder.value)].name,
+            successors: others.map { peers[Int($0.value)].name },
+            inSync: shards.withShard(shards.index(of: slice)) { $0.inSyncCount(slice).map { $0 + 1 } ?? 0 }
+        )
+    }
+
     // MARK: - Lifecycle
 
     mutating func advanceLifecycle(_ now: Now, _ outbox: inout Outbox, _ effects: inout [ControlEffect]) {
@@ -348,7 +376,7 @@ extension ControlPlane {
     /// The cluster as this node knows it.
     package mutating func snapshot(now: Now) -> ClusterSnapshot {
         refreshReport()
-        var members: [MemberStatus] = []
+        var members: [MemberView] = []
         var totals = (settled: 0, moving: 0, short: 0)
         var placeOf: [PeerNumber: Int] = [:]
         for (place, number) in ringNumbers.enumerated() { placeOf[number] = place }
@@ -364,7 +392,7 @@ extension ControlPlane {
             }
             let place = placeOf[number]
             members.append(
-                MemberStatus(
+                MemberView(
                     record: isOwn ? membership.ownRecord : record,
                     report: report,
                     number: number,

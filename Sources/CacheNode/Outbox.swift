@@ -23,6 +23,11 @@ package struct Outbox: ~Copyable {
     package struct Completion {
         package var origin: Origin
         package var reply: Reply
+
+        package init(origin: Origin, reply: Reply) {
+            self.origin = origin
+            self.reply = reply
+        }
     }
 
     /// A word from a shard to the control plane.

@@ -97,6 +97,23 @@ package struct ShardPlane: ~Copyable {
         package var earlyOverflows: UInt64 = 0
         package var lostWrites: UInt64 = 0
         package var longestPauseNanoseconds: UInt64 = 0
+
+        package init() {}
+
+        /// Adds another shard's counts.
+        package mutating func add(_ other: Counters) {
+            handedOver += other.handedOver
+            takenOver += other.takenOver
+            startedEmpty += other.startedEmpty
+            learned += other.learned
+            cutOversAborted += other.cutOversAborted
+            demoted += other.demoted
+            snapshotBytes += other.snapshotBytes
+            refusals += other.refusals
+            earlyOverflows += other.earlyOverflows
+            lostWrites += other.lostWrites
+            longestPauseNanoseconds = max(longestPauseNanoseconds, other.longestPauseNanoseconds)
+        }
     }
 
     package init(

@@ -1,5 +1,4 @@
 package import CacheNode
-package import CacheStore
 package import ClusterCore
 package import Membership
 

@@ -1,9 +1,9 @@
 package import CacheNode
 package import ClusterCore
-package import PeerProtocol
-package import Reactor
-package import Replication
-package import Synchronization
+import PeerProtocol
+import Reactor
+import Replication
+import Synchronization
 
 /// What the threads of a node share: mailboxes, the lease, counters. Everything here may be used from any thread.
 package final class SharedState: Sendable {

@@ -1,5 +1,6 @@
 import CacheNode
 import ClusterCore
+import Membership
 import PeerProtocol
 import Reactor
 import Replication

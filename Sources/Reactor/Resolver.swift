@@ -106,7 +106,8 @@ package final class Resolver: Sendable {
         if posting.needsWake { reader.wake() }
     }
 
-    private static func look(up name: HostAndPort) -> Result<[Endpoint], ResolutionError> {
+    /// Looks a name up on this thread, which waits for the name server.
+    package static func look(up name: HostAndPort) -> Result<[Endpoint], ResolutionError> {
         var hints = addrinfo()
         // One answer an address instead of one for each kind of socket. Without AI_ADDRCONFIG, which hides the
         // loopback addresses of a host that has no others.

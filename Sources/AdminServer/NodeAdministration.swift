@@ -1,0 +1,46 @@
+/// What the admin port asks of the node behind it.
+package protocol NodeAdministration: Sendable {
+    /// The cluster as this node sees it.
+    func status() async -> ClusterStatus
+
+    /// Who owns how much of the ring, and where `key` lives.
+    func ring(key: String?) async -> RingReport
+
+    /// Starts to move everything that a node has elsewhere, or returns the task that already does. `node` is a name
+    /// or an address; `force` goes on where too few copies or too little memory would remain.
+    func drain(node: String, force: Bool) async throws(AdministrationError) -> TaskReport
+
+    /// Cancels a drain.
+    func undrain(node: String) async throws(AdministrationError) -> TaskReport
+
+    /// Counters and gauges in Prometheus' text format.
+    func metrics() async -> String
+
+    /// Whether all loops turn. False has the process restarted.
+    func liveness() async -> Bool
+
+    /// Whether clients may be sent here.
+    func readiness() async -> Readiness
+}
+
+/// Whether a node may serve, and what it waits for.
+package struct Readiness: Codable, Hashable, Sendable {
+    package var ready: Bool
+    /// One line each; empty when ready.
+    package var reasons: [String]
+
+    package init(ready: Bool, reasons: [String] = []) {
+        self.ready = ready
+        self.reasons = reasons
+    }
+}
+
+/// Why a change was not begun.
+package enum AdministrationError: Error, Hashable, Sendable {
+    /// No member has that name or address.
+    case unknownNode(String)
+    /// A safety check speaks against it; the text has the arithmetic. `check` is a word such as `copies`, `memory`.
+    case refused(check: String, detail: String)
+    /// The node cannot tell or act now, and may later.
+    case unavailable(String)
+}

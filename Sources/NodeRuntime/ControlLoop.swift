@@ -1,0 +1,569 @@
+import CacheNode
+import ClusterCore
+import Membership
+import PeerProtocol
+import Reactor
+import Replication
+import Synchronization
+
+/// The control thread: gossip, links of the control lane, listeners, and the control plane.
+final class ControlLoop: LinkOwner {
+    /// Connections whose first frame has not come, at most; beyond it new ones are closed.
+    static let greetingsMax = 256
+    static let greetingMilliseconds: UInt64 = 5000
+    /// How long accepting pauses where descriptors or memory ran out.
+    static let acceptPauseMilliseconds: UInt64 = 100
+
+    let loop: EventLoop
+    let hello: Hello
+    private let shared: SharedState
+    private let observer: any NodeObserver
+    private let datagrams: Int32
+    private let clusterListener: Int32
+    private let resolver: Resolver
+    private var plane: ControlPlane
+    private var outbox = Outbox()
+    private var effects: [ControlEffect] = []
+    private lazy var linkTable = LinkTable(owner: self)
+    private let receiver = DatagramReceiver()
+    private let sender = DatagramSender()
+    private var clientListeners: [(descriptor: Int32, registration: Registration)] = []
+    private var registrations: [Registration] = []
+    private var handlers: [Callback] = []
+    private var greetings: [ObjectIdentifier: Greeting] = [:]
+    private var calls: [ObjectIdentifier: ExchangeCall] = [:]
+    private var messages: [ControlPort.Message] = []
+    private var orders: [UInt64: @Sendable (OrderOutcome) -> Void] = [:]
+    private var nextWorker = 0
+    private var acceptAgainAt: Instant?
+    private var isClosing = false
+    private var wereClientsOpened = false
+    private var stopSignals = 0
+    private(set) var failure: String?
+
+    init(
+        loop: EventLoop,
+        shared: SharedState,
+        plane: consuming ControlPlane,
+        datagrams: Int32,
+        clusterListener: Int32,
+        observer: any NodeObserver
+    ) throws(SystemError) {
+        self.loop = loop
+        self.shared = shared
+        self.plane = plane
+        self.datagrams = datagrams
+        self.clusterListener = clusterListener
+        self.observer = observer
+        resolver = try Resolver(waking: loop.waker)
+        let configuration = shared.configuration
+        hello = Hello(
+            clusterName: configuration.clusterName,
+            node: configuration.own.id,
+            generation: configuration.own.generation,
+            lane: .control,
+            worker: 0
+        )
+        try watch(datagrams) { [unowned self] in receiveDatagrams() }
+        try watch(clusterListener) { [unowned self] in acceptMembers() }
+    }
+
+    /// Runs until the node has stopped. Returns why it failed, nil for an orderly end.
+    func run() -> String? {
+        loop.run { _ in self.turn() }
+        linkTable.closeAll()
+        return failure
+    }
+
+    /// The cluster as this node sees it at its end.
+    func lastSnapshot() -> ClusterSnapshot { plane.snapshot(now: loop.now) }
+
+    /// Answers who asked too late to be answered in a turn.
+    func answerRemaining() {
+        for message in shared.control.mailbox.drain() {
+            switch message {
+            case .ask(let body): body(&plane, loop.now)
+            case .order(_, _, let reply): reply(.refused("the node has stopped"))
+            case .signals, .connection, .stop: break
+            }
+        }
+        for reply in orders.values { reply(.refused("the node has stopped")) }
+        orders = [:]
+    }
+
+    private func watch(_ descriptor: Int32, _ body: @escaping () -> Void) throws(SystemError) {
+        let handler = Callback(body)
+        handlers.append(handler)
+        registrations.append(try loop.add(descriptor, interest: .readable, handler: handler))
+    }
+
+    private var context: Context { Context(now: loop.now, leaseUntil: plane.leaseUntil) }
+
+    // MARK: - The turn
+
+    private func turn() -> Instant {
+        shared.control.mailbox.drain(into: &messages)
+        for message in messages { take(message) }
+        messages.removeAll(keepingCapacity: true)
+        for resolution in resolver.drain() {
+            let addresses = (try? resolution.result.get()) ?? []
+            plane.resolved(resolution.name, to: addresses, now: loop.now, outbox: &outbox, effects: &effects)
+        }
+        if plane.nextDeadline <= loop.now.instant {
+            plane.advance(to: loop.now, outbox: &outbox, effects: &effects)
+        }
+        linkTable.connect(loop.now.instant)
+        deliver()
+        refreshClients()
+        dropLateGreetings()
+        answerOrders()
+        deliver()
+        linkTable.flush()
+        _ = sender.flush(to: datagrams)
+        shared.controlTurnedAt.store(loop.now.instant.nanoseconds, ordering: .relaxed)
+        var next = min(plane.nextDeadline, linkTable.nextDeadline)
+        if let acceptAgainAt { next = min(next, acceptAgainAt) }
+        if isClosing || !wereClientsOpened || !greetings.isEmpty {
+            next = min(next, loop.now.instant.advanced(byMilliseconds: 20))
+        }
+        return next
+    }
+
+    private func take(_ message: ControlPort.Message) {
+        switch message {
+        case .signals(let signals):
+            for signal in signals { plane.receive(signal, now: loop.now, outbox: &outbox, effects: &effects) }
+        case .connection(let peer, let worker, let isUp):
+            plane.connection(
+                to: peer,
+                lane: .data,
+                worker: worker,
+                isUp: isUp,
+                now: loop.now,
+                outbox: &outbox,
+                effects: &effects
+            )
+        case .ask(let body): body(&plane, loop.now)
+        case .order(let order, let node, let reply):
+            guard
+                let id = plane.order(order, node: node, now: loop.now, outbox: &outbox, effects: &effects)
+            else {
+                reply(.unknownNode)
+                return
+            }
+            orders[id] = reply
+        case .stop(let signal): stop(signal)
+        }
+    }
+
+    private func answerOrders() {
+        for (id, refusal) in plane.orderResults {
+            orders.removeValue(forKey: id)?(refusal.isEmpty ? .accepted : .refused(refusal))
+        }
+        plane.orderResults = []
+    }
+
+    private func stop(_ signal: ProcessSignal) {
+        stopSignals += 1
+        guard stopSignals == 1 else {
+            observer.endsAtOnce()
+            return
+        }
+        observer.stopping()
+        switch shared.configuration.onStop {
+        case .handOver: plane.stop(now: loop.now, outbox: &outbox, effects: &effects)
+        case .drain:
+            let refusal = plane.carryOut(.drain, loop.now, &outbox, &effects)
+            if !refusal.isEmpty {
+                observer.log(.drainRefused(refusal))
+                plane.stop(now: loop.now, outbox: &outbox, effects: &effects)
+            }
+        case .none: finish()
+        }
+    }
+
+    // MARK: - Effects
+
+    private func deliver() {
+        while !outbox.isEmpty || !effects.isEmpty {
+            let list = effects
+            effects.removeAll(keepingCapacity: true)
+            for effect in list { carryOut(effect) }
+            for send in outbox.sends {
+                linkTable.send(
+                    UnsafeRawBufferPointer(rebasing: outbox.bytes.bytes[send.start..<send.end]),
+                    to: send.target
+                )
+            }
+            let completions = outbox.completions
+            let signals = outbox.signals
+            outbox.removeAll()
+            post(completions, from: .max, to: shared)
+            for signal in signals { plane.receive(signal, now: loop.now, outbox: &outbox, effects: &effects) }
+        }
+    }
+
+    private func carryOut(_ effect: ControlEffect) {
+        switch effect {
+        case .datagram(let bytes, let endpoint):
+            if sender.isFull { _ = sender.flush(to: datagrams) }
+            _ = bytes.withUnsafeBytes { sender.append($0, to: endpoint) }
+        case .resolve(let seed):
+            if !resolver.resolve(seed) {
+                plane.resolved(seed, to: [], now: loop.now, outbox: &outbox, effects: &effects)
+            }
+        case .pull(let endpoint): pull(from: endpoint)
+        case .publish(let topology):
+            linkTable.adopt(topology)
+            for worker in shared.workers { worker.post(.topology(topology)) }
+        case .lease(let until): shared.leaseUntil.store(until.nanoseconds, ordering: .releasing)
+        case .log(let event): observer.log(.control(event))
+        case .remember(let sawThree, let peers): observer.remember(sawThree: sawThree, peers: peers)
+        case .fail(let reason):
+            failure = reason
+            loop.stop()
+        case .closeClients: closeClients()
+        case .finished: finish()
+        }
+    }
+
+    private func finish() {
+        for worker in shared.workers { worker.post(.stop) }
+        // What the links still hold leaves before the loop ends.
+        linkTable.flush()
+        _ = sender.flush(to: datagrams)
+        loop.stop()
+    }
+
+    // MARK: - Gossip
+
+    private func receiveDatagrams() {
+        // Bounded, so that a flood of datagrams does not starve the links.
+        for _ in 0..<16 {
+            guard case .datagrams(let count) = receiver.receive(from: datagrams), count > 0 else { return }
+            for index in 0..<count {
+                guard let (source, bytes) = receiver.datagram(at: index) else { continue }
+                plane.receive(datagram: bytes, from: source, now: loop.now, outbox: &outbox, effects: &effects)
+            }
+        }
+    }
+
+    private func pull(from endpoint: Endpoint) {
+        guard calls.count < Self.greetingsMax else { return }
+        guard let call = try? ExchangeCall(to: endpoint, owner: self) else { return }
+        calls[ObjectIdentifier(call)] = call
+    }
+
+    fileprivate func exchangeRequest() -> [UInt8] { plane.exchangeRequest(now: loop.now.instant) }
+
+    fileprivate func exchange(_ bytes: UnsafeRawBufferPointer) -> [UInt8] {
+        plane.exchange(with: bytes, now: loop.now, outbox: &outbox, effects: &effects)
+    }
+
+    fileprivate func ended(_ call: ExchangeCall) {
+        calls[ObjectIdentifier(call)] = nil
+    }
+
+    // MARK: - Members' connections
+
+    private func acceptMembers() {
+        while let descriptor = accept(from: clusterListener) {
+            guard greetings.count < Self.greetingsMax else {
+                Socket.close(descriptor)
+                continue
+            }
+            let greeting = Greeting(descriptor: descriptor, owner: self, since: loop.now.instant)
+            do throws(SystemError) {
+                try Socket.setNoDelay(descriptor)
+                try Socket.setKeepAlive(descriptor, idleSeconds: 5, intervalSeconds: 2, probesMax: 3)
+                greeting.registration = try loop.add(descriptor, interest: .readable, handler: greeting)
+                greetings[ObjectIdentifier(greeting)] = greeting
+            } catch {
+                Socket.close(descriptor)
+            }
+        }
+    }
+
+    private func accept(from listener: Int32) -> Int32? {
+        switch try? Socket.accept(from: listener) {
+        case .connection(let descriptor, _): return descriptor
+        case .exhausted, nil:
+            // Out of descriptors or memory: the queue waits in the kernel for a while.
+            shared.acceptPauses.add(1, ordering: .relaxed)
+            acceptAgainAt = loop.now.instant.advanced(byMilliseconds: Self.acceptPauseMilliseconds)
+            for listener in clientListeners { loop.change(listener.registration, interest: []) }
+            return nil
+        case .wouldBlock: return nil
+        }
+    }
+
+    private func dropLateGreetings() {
+        if let at = acceptAgainAt, at <= loop.now.instant {
+            acceptAgainAt = nil
+            for listener in clientListeners { loop.change(listener.registration, interest: .readable) }
+        }
+        for greeting in greetings.values
+        where greeting.since.advanced(byMilliseconds: Self.greetingMilliseconds) <= loop.now.instant {
+            refuse(greeting)
+        }
+    }
+
+    fileprivate func refuse(_ greeting: Greeting) {
+        release(greeting)
+        Socket.close(greeting.descriptor)
+    }
+
+    private func release(_ greeting: Greeting) {
+        if let registration = greeting.registration { loop.remove(registration) }
+        greeting.registration = nil
+        greetings[ObjectIdentifier(greeting)] = nil
+    }
+
+    /// A connection has said who calls. `rest` came behind the first frame.
+    fileprivate func greeted(_ greeting: Greeting, _ caller: Hello, rest: [UInt8]) {
+        guard caller.clusterName == hello.clusterName else {
+            refuse(greeting)
+            return
+        }
+        if caller.lane == .exchange { return }
+        let peer = plane.number(of: caller)
+        guard peer != .none else {
+            refuse(greeting)
+            return
+        }
+        release(greeting)
+        switch caller.lane {
+        case .control: linkTable.accept(greeting.descriptor, peer: peer, bytes: rest)
+        case .data:
+            let worker = shared.workers[Int(caller.worker) % shared.workers.count]
+            worker.post(.link(greeting.descriptor, peer, rest))
+        case .exchange: break
+        }
+    }
+
+    func receive(
+        _ kind: Frame.Kind,
+        _ body: UnsafeRawBufferPointer,
+        from peer: PeerNumber,
+        link: UInt32
+    ) throws(MalformedBytes) {
+        // Refusals of entries come back on the link that carried them; others are control frames like any.
+        if kind != .refusal {
+            let isTaken = try shared.shards.receive(
+                kind,
+                body,
+                from: peer,
+                link: link,
+                context: context,
+                outbox: &outbox
+            )
+            if isTaken { return }
+        }
+        guard let message = try ControlMessage(kind, body) else { throw MalformedBytes() }
+        plane.receive(message, from: peer, now: loop.now, outbox: &outbox, effects: &effects)
+    }
+
+    func linkChanged(to peer: PeerNumber, isUp: Bool) {
+        plane.connection(
+            to: peer,
+            lane: .control,
+            worker: 0,
+            isUp: isUp,
+            now: loop.now,
+            outbox: &outbox,
+            effects: &effects
+        )
+    }
+
+    // MARK: - Clients
+
+    /// Opens the client port when the node may serve, and finishes closing it.
+    private func refreshClients() {
+        if isClosing {
+            if shared.connections.load(ordering: .relaxed) == 0 {
+                isClosing = false
+                plane.clientsClosed(now: loop.now, outbox: &outbox, effects: &effects)
+            }
+            return
+        }
+        guard !wereClientsOpened, plane.mayOpen(now: loop.now) else { return }
+        wereClientsOpened = true
+        for endpoint in shared.configuration.clientListen {
+            do throws(SystemError) {
+                let descriptor = try Socket.listen(on: endpoint)
+                let handler = Callback { [unowned self] in acceptClients(descriptor) }
+                handlers.append(handler)
+                let registration = try loop.add(descriptor, interest: .readable, handler: handler)
+                clientListeners.append((descriptor, registration))
+            } catch {
+                failure = "\(error)"
+                loop.stop()
+                return
+            }
+        }
+        observer.clientsOpened()
+    }
+
+    private func acceptClients(_ listener: Int32) {
+        while let descriptor = accept(from: listener) {
+            shared.connectionsTotal.add(1, ordering: .relaxed)
+            let count = shared.connections.add(1, ordering: .relaxed).newValue
+            guard count <= shared.configuration.connectionsMax else {
+                shared.connections.subtract(1, ordering: .relaxed)
+                shared.connectionsRejected.add(1, ordering: .relaxed)
+                var answer = TransmitBuffer()
+                answer.buffer.append("ERROR Too many open connections\r\n")
+                _ = Socket.send(descriptor, from: &answer)
+                Socket.close(descriptor)
+                continue
+            }
+            // In turn, so that each worker has its share.
+            shared.workers[nextWorker].post(.client(descriptor))
+            nextWorker = (nextWorker + 1) % shared.workers.count
+        }
+    }
+
+    private func closeClients() {
+        for listener in clientListeners {
+            loop.remove(listener.registration)
+            Socket.close(listener.descriptor)
+        }
+        clientListeners = []
+        wereClientsOpened = true
+        isClosing = true
+        for worker in shared.workers { worker.post(.drainClients) }
+    }
+}
+
+/// A descriptor whose readiness is a call.
+private final class Callback: EventHandler {
+    private let body: () -> Void
+
+    init(_ body: @escaping () -> Void) {
+        self.body = body
+    }
+
+    func ready(_ events: Ready) { body() }
+}
+
+/// A connection from somebody who has not said who it is; it may be a stranger's.
+private final class Greeting: EventHandler {
+    static let bytesMax = 256 * 1024
+
+    let descriptor: Int32
+    let since: Instant
+    private unowned let owner: ControlLoop
+    var registration: Registration?
+    private var input = ByteBuffer(capacity: 512)
+    private var isExchange = false
+    private var output = TransmitBuffer()
+
+    init(descriptor: Int32, owner: ControlLoop, since: Instant) {
+        self.descriptor = descriptor
+        self.owner = owner
+        self.since = since
+    }
+
+    func ready(_ events: Ready) {
+        guard registration != nil else { return }
+        guard case .bytes = Socket.receive(descriptor, into: &input, max: 64 * 1024), input.count <= Self.bytesMax
+        else {
+            owner.refuse(self)
+            return
+        }
+        do throws(MalformedBytes) {
+            try take()
+        } catch {
+            owner.refuse(self)
+        }
+    }
+
+    private func take() throws(MalformedBytes) {
+        while registration != nil, let (kind, body, consumed) = try Frame.next(in: input.bytes) {
+            switch kind {
+            case .hello where !isExchange:
+                let hello = try Hello(body)
+                isExchange = hello.lane == .exchange
+                let rest = Array(input.bytes[consumed...])
+                owner.greeted(self, hello, rest: rest)
+            case .exchange where isExchange:
+                let answer = owner.exchange(body)
+                Frame.append(.exchangeReply, to: &output.buffer) { $0.append(answer) }
+                // A state is a few hundred kilobytes at most, which a fresh socket takes at once.
+                _ = Socket.send(descriptor, from: &output)
+                owner.refuse(self)
+            default:
+                throw MalformedBytes()
+            }
+            if registration != nil { input.removeFirst(consumed) }
+        }
+    }
+}
+
+/// A membership exchange that this node began.
+private final class ExchangeCall: EventHandler {
+    static let bytesMax = 4 * 1024 * 1024
+
+    private let descriptor: Int32
+    private let endpoint: Endpoint
+    private unowned let owner: ControlLoop
+    private var registration: Registration?
+    private var isConnecting = true
+    private var output = TransmitBuffer()
+    private var input = ByteBuffer(capacity: 4096)
+
+    init(to endpoint: Endpoint, owner: ControlLoop) throws(SystemError) {
+        self.endpoint = endpoint
+        self.owner = owner
+        descriptor = try Socket.connect(to: endpoint)
+        do throws(SystemError) {
+            registration = try owner.loop.add(descriptor, interest: [.readable, .writable], handler: self)
+        } catch {
+            Socket.close(descriptor)
+            throw error
+        }
+    }
+
+    func ready(_ events: Ready) {
+        guard let registration else { return }
+        if isConnecting {
+            do throws(SystemError) {
+                try Socket.connectResult(descriptor, to: endpoint)
+            } catch {
+                end()
+                return
+            }
+            isConnecting = false
+            var hello = owner.hello
+            hello.lane = .exchange
+            hello.append(to: &output.buffer)
+            let request = owner.exchangeRequest()
+            Frame.append(.exchange, to: &output.buffer) { $0.append(request) }
+        }
+        if case .failed = Socket.send(descriptor, from: &output) {
+            end()
+            return
+        }
+        owner.loop.change(registration, interest: output.isEmpty ? .readable : [.readable, .writable])
+        guard events.contains(.readable) || events.contains(.hangup) else { return }
+        let received = Socket.receive(descriptor, into: &input, max: 64 * 1024)
+        if let found = try? Frame.next(in: input.bytes), found.kind == .exchangeReply {
+            _ = owner.exchange(found.body)
+            end()
+            return
+        }
+        switch received {
+        case .bytes where input.count <= Self.bytesMax: break
+        case .wouldBlock: break
+        default: end()
+        }
+    }
+
+    private func end() {
+        guard let registration else { return }
+        self.registration = nil
+        owner.loop.remove(registration)
+        Socket.close(descriptor)
+        owner.ended(self)
+    }
+}

@@ -1,0 +1,28 @@
+package import CacheNode
+package import CacheStore
+
+/// Figures of a node for whoever shows them.
+package struct NodeFigures: Sendable {
+    package var process: ProcessFacts
+    package var commands: CommandCounters
+    package var store: StoreStatistics
+}
+
+extension SharedState {
+    /// The node's figures now; each shard's lock is held for a moment.
+    package func facts() -> NodeFigures {
+        let source = RuntimeStatistics(shared: self)
+        var store = StoreStatistics()
+        shards.forEach { store.add($0.store.statistics) }
+        var commands = CommandCounters()
+        for worker in workers { commands.add(worker.counters.load()) }
+        return NodeFigures(process: source.facts(), commands: commands, store: store)
+    }
+
+    /// What the shards have done since the start.
+    package func shardCounters() -> ShardPlane.Counters {
+        var counters = ShardPlane.Counters()
+        shards.forEach { counters.add($0.counters) }
+        return counters
+    }
+}

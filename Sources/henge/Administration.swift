@@ -1,0 +1,215 @@
+import AdminServer
+import CacheNode
+import ClusterCore
+import Foundation
+import Membership
+import NodeRuntime
+import PeerProtocol
+import Replication
+import Settings
+import Synchronization
+
+/// The admin port's view of a node.
+final class Administration: NodeAdministration {
+    private let node: Node
+    private let settings: NodeSettings
+    private let state = Mutex(State())
+
+    private struct State {
+        var hasEnded = false
+        var wasSeenSince = false
+    }
+
+    init(node: Node, settings: NodeSettings) {
+        self.node = node
+        self.settings = settings
+    }
+
+    /// After a drain, whoever follows it gets the last status; waits at most 3 s for that.
+    func waitForLastLook() async {
+        let wasDrained = await node.snapshot()?.drains.contains { $0.state == .done } ?? false
+        guard wasDrained else { return }
+        state.withLock { $0.hasEnded = true }
+        for _ in 0..<60 {
+            if state.withLock({ $0.wasSeenSince }) { return }
+            try? await Task.sleep(nanoseconds: 50_000_000)
+        }
+    }
+
+    func status() async -> ClusterStatus {
+        let snapshot = await node.snapshot()
+        state.withLock { if $0.hasEnded { $0.wasSeenSince = true } }
+        let members = snapshot?.members.map { MemberStatus($0) } ?? []
+        return ClusterStatus(
+            cluster: settings.clusterName,
+            node: settings.name,
+            version: Main.version,
+            ready: snapshot?.isReady ?? false,
+            replicas: settings.replicas,
+            partition: settings.partition == .auto
+                ? (snapshot?.isSafe == true ? "safe" : "available") : settings.partition.rawValue,
+            ring: RingSummary(
+                hash: HexHash(snapshot?.ringHash ?? 0),
+                slices: SliceCounts(
+                    total: Slice.count,
+                    settled: snapshot?.settled ?? 0,
+                    moving: snapshot?.moving ?? 0,
+                    short: snapshot?.short ?? 0,
+                    unavailable: snapshot?.unavailable ?? 0
+                )
+            ),
+            members: members,
+            tasks: snapshot.map { tasks($0) } ?? []
+        )
+    }
+
+    private func tasks(_ snapshot: ClusterSnapshot) -> [TaskReport] {
+        var tasks: [TaskReport] = []
+        let ownBytes = snapshot.members.first { $0.isOwn }?.report.sentBytes ?? 0
+        for drain in snapshot.drains {
+            tasks.append(
+                TaskReport(
+                    id: drain.id,
+                    kind: "drain",
+                    node: settings.name,
+                    state: TaskReport.State(drain.state),
+                    done: drain.total - drain.left,
+                    total: drain.total,
+                    bytes: drain.state == .running ? Int(ownBytes) : 0,
+                    blocked: drain.blocked.isEmpty ? nil : drain.blocked
+                )
+            )
+        }
+        for member in snapshot.members
+        where !member.isOwn && member.record.lifecycle == .draining && member.report.drainTotal > 0 {
+            tasks.append(
+                TaskReport(
+                    id: "drain-" + member.record.name,
+                    kind: "drain",
+                    node: member.record.name,
+                    state: .running,
+                    done: Int(member.report.drainTotal) - Int(member.report.drainLeft),
+                    total: Int(member.report.drainTotal),
+                    bytes: Int(member.report.sentBytes),
+                    blocked: member.report.blocked.isEmpty ? nil : member.report.blocked
+                )
+            )
+        }
+        return tasks
+    }
+
+    func ring(key: String?) async -> RingReport {
+        let snapshot = await node.snapshot()
+        var placement: RingReport.Placement?
+        if let key, let found = await node.placement(of: key) {
+            placement = RingReport.Placement(
+                key: key,
+                hash: HexHash(found.hash),
+                slice: found.slice,
+                epoch: UInt64(found.epoch),
+                holder: found.holder,
+                successors: found.successors,
+                inSync: found.inSync
+            )
+        }
+        return RingReport(
+            hash: HexHash(snapshot?.ringHash ?? 0),
+            members: (snapshot?.members ?? []).map {
+                RingReport.Member(
+                    name: $0.record.name,
+                    primaries: RingReport.Share(now: Int($0.report.primaries), wanted: $0.wantedPrimaries),
+                    copies: RingReport.Share(now: Int($0.report.copies), wanted: $0.wantedCopies)
+                )
+            },
+            placement: placement
+        )
+    }
+
+    func drain(node name: String, force: Bool) async throws(AdministrationError) -> TaskReport {
+        try await order(force ? .drainByForce : .drain, name)
+        return await task(of: name)
+    }
+
+    func undrain(node name: String) async throws(AdministrationError) -> TaskReport {
+        let before = await task(of: name)
+        try await order(.undrain, name)
+        var task = before
+        task.state = .cancelled
+        return task
+    }
+
+    private func order(_ order: NodeOrder, _ name: String) async throws(AdministrationError) {
+        switch await node.order(order, node: name) {
+        case .accepted: return
+        case .unknownNode: throw .unknownNode(name)
+        case .refused(let reason): throw .refused(check: order == .undrain ? "state" : "copies", detail: reason)
+        }
+    }
+
+    /// The running drain of a node. Its figures arrive with the node's next ping; until then nothing is done.
+    private func task(of name: String) async -> TaskReport {
+        let all = await node.snapshot().map { tasks($0) } ?? []
+        let known = all.last { $0.node == name && $0.state == .running }
+        return known
+            ?? TaskReport(id: "drain-" + name, kind: "drain", node: name, state: .running, done: 0, total: 0, bytes: 0)
+    }
+
+    func metrics() async -> String {
+        guard let snapshot = await node.snapshot() else { return "" }
+        return Metrics.text(snapshot, node.shared, settings)
+    }
+
+    func liveness() async -> Bool { await node.isLively() }
+
+    func readiness() async -> Readiness {
+        guard let snapshot = await node.snapshot() else { return Readiness(ready: false, reasons: ["stopped"]) }
+        return Readiness(ready: snapshot.isReady, reasons: snapshot.notReadyBecause)
+    }
+}
+
+extension MemberStatus {
+    init(_ member: MemberView) {
+        let record = member.record
+        let lifecycle: Lifecycle =
+            switch record.lifecycle {
+            case .joining: .joining
+            case .up: .up
+            case .draining: .draining
+            case .left: .left
+            }
+        let liveness: Liveness =
+            switch record.liveness {
+            case .alive: .alive
+            case .suspect: .suspect
+            case .down, .forgotten: .down
+            }
+        self.init(
+            name: record.name,
+            id: record.id,
+            generation: record.generation,
+            lifecycle: lifecycle,
+            liveness: member.isOwn ? .alive : liveness,
+            client: record.client.description,
+            cluster: record.cluster.description,
+            admin: record.admin.description,
+            zone: record.zone,
+            weight: Double(record.weight) / 1000,
+            primaries: Int(member.report.primaries),
+            copies: Int(member.report.copies),
+            items: Int(member.report.items),
+            bytes: Int(member.report.bytes),
+            memory: Int(record.memoryBytes)
+        )
+    }
+}
+
+extension TaskReport.State {
+    init(_ state: DrainTask.State) {
+        self =
+            switch state {
+            case .running: .running
+            case .done: .done
+            case .cancelled: .cancelled
+            }
+    }
+}

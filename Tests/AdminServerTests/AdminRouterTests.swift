@@ -1,0 +1,144 @@
+import ClusterCore
+import Foundation
+import Testing
+
+@testable import AdminServer
+
+private func ask(
+    _ method: String,
+    _ target: String,
+    node: FakeNode = FakeNode(),
+    host: String? = "127.0.0.1:11213",
+    type: String? = nil,
+    body: String = ""
+) async -> AdminResponse {
+    let router = AdminRouter(administration: node, version: "9.9", hostNames: ["n1", "Host.Example"])
+    return await router.respond(
+        to: AdminRequest(method: method, target: target, host: host, contentType: type, body: Array(body.utf8))
+    )
+}
+
+private func text(_ response: AdminResponse) -> String { String(decoding: response.body, as: UTF8.self) }
+
+@Suite struct AdminRouterTests {
+    @Test func `the status has these names and forms`() async throws {
+        let response = await ask("GET", "/v1/status")
+        #expect(response.status == 200 && response.contentType == "application/json")
+        #expect(
+            text(response) == """
+                {"cluster":"prod","members":[{"admin":"10.0.0.1:11213","bytes":100,"client":"10.0.0.1:11211",\
+                "cluster":"10.0.0.1:11212","copies":9,"generation":7,"id":"00000000000000010000000000000002","items":3,\
+                "lifecycle":"up","liveness":"alive","memory":1000,"name":"n1","primaries":5,"weight":1,"zone":"r1"}],\
+                "node":"n1","partition":"safe","ready":true,"replicas":1,"ring":{"hash":"000000007f3c9a41","slices":\
+                {"moving":412,"settled":15972,"short":0,"total":16384,"unavailable":0}},"tasks":[{"bytes":99,"done":6,\
+                "id":"8c1f","kind":"drain","node":"n3","state":"running","total":10}],"version":"9.9"}
+
+                """
+        )
+        let back = try JSONDecoder().decode(ClusterStatus.self, from: Data(response.body))
+        #expect(back == FakeNode.status())
+    }
+
+    @Test func `health routes tell by status`() async {
+        var node = FakeNode()
+        #expect(await ask("GET", "/livez", node: node).status == 200)
+        #expect(await ask("GET", "/readyz", node: node).status == 200)
+        node.isLive = false
+        node.ready = Readiness(ready: false, reasons: ["no serving lease", "learning 5 slices"])
+        #expect(await ask("GET", "/livez", node: node).status == 503)
+        let plain = await ask("GET", "/readyz", node: node)
+        #expect(plain.status == 503 && text(plain) == "not ready\n")
+        let verbose = await ask("GET", "/readyz?verbose", node: node)
+        #expect(text(verbose) == "not ready\nno serving lease\nlearning 5 slices\n")
+    }
+
+    @Test func `metrics, version and tasks`() async {
+        let metrics = await ask("GET", "/metrics")
+        #expect(text(metrics) == "henge_up 1\n" && metrics.contentType.hasPrefix("text/plain; version=0.0.4"))
+        #expect(text(await ask("GET", "/version")) == "{\"name\":\"henge\",\"version\":\"9.9\"}\n")
+        #expect(text(await ask("GET", "/v1/tasks")).hasPrefix("{\"tasks\":[{\"bytes\":99"))
+    }
+
+    @Test func `a key's place, percent-decoded`() async throws {
+        let response = await ask("GET", "/v1/ring?key=user%3A42%20+%C3%A9%2B")
+        let report = try JSONDecoder().decode(RingReport.self, from: Data(response.body))
+        #expect(report.placement?.key == "user:42  é+")
+        #expect(text(response).contains("\"hash\":\"ffffffffffffffff\""))
+        #expect(!text(await ask("GET", "/v1/ring")).contains("placement"))
+        for bad in ["key", "key=", "key=%ff", "key=" + String(repeating: "a", count: 251)] {
+            #expect(await ask("GET", "/v1/ring?" + bad).status == 400, "\(bad)")
+        }
+    }
+
+    @Test func `a drain begins, and errors are problem documents`() async throws {
+        let body = "{\"node\":\"n3\",\"force\":false}"
+        let json = "application/json; charset=utf-8"
+        #expect(await ask("POST", "/v1/drain", type: json, body: body).status == 202)
+        let unknown = await ask("POST", "/v1/drain", type: json, body: "{\"node\":\"n9\"}")
+        #expect(unknown.status == 404 && unknown.contentType == "application/problem+json")
+        var node = FakeNode()
+        node.refusal = .refused(check: "copies", detail: "1 node would remain, 2 copies are wanted")
+        let refused = await ask("POST", "/v1/drain", node: node, type: json, body: body)
+        let problem = try JSONDecoder().decode(ProblemDocument.self, from: Data(refused.body))
+        #expect(
+            problem
+                == ProblemDocument(
+                    "refused",
+                    title: "Refused by a safety check",
+                    status: 409,
+                    detail: "1 node would remain, 2 copies are wanted",
+                    check: "copies"
+                )
+        )
+        let forced = "{\"node\":\"n3\",\"force\":true}"
+        #expect(await ask("POST", "/v1/drain", node: node, type: json, body: forced).status == 202)
+        node.refusal = .unavailable("no lease")
+        #expect(await ask("POST", "/v1/undrain", node: node, type: json, body: body).status == 503)
+        #expect(await ask("POST", "/v1/undrain", type: json, body: body).status == 200)
+    }
+
+    @Test func `what a page in a browser could send is refused`() async {
+        let body = "{\"node\":\"n3\"}"
+        #expect(await ask("POST", "/v1/drain", type: "text/plain", body: body).status == 415)
+        #expect(await ask("POST", "/v1/drain", body: body).status == 415)
+        #expect(await ask("GET", "/v1/status", host: "evil.example").status == 421)
+        #expect(await ask("GET", "/v1/status", host: "127.0.0.1.evil.example:11213").status == 421)
+        #expect(await ask("GET", "/v1/status", host: nil).status == 400)
+        #expect(await ask("GET", "/v1/status", host: "a/b").status == 400)
+        for good in ["localhost", "LOCALHOST:1", "n1:11213", "host.example", "10.1.2.3", "[::1]:11213", "[fe80::1]"] {
+            #expect(await ask("GET", "/v1/status", host: good).status == 200, "\(good)")
+        }
+    }
+
+    @Test func `wrong paths, methods and bodies`() async {
+        #expect(await ask("GET", "/").status == 404)
+        #expect(await ask("GET", "/v1/drain").status == 405)
+        let post = await ask("POST", "/v1/status")
+        #expect(post.status == 405 && post.allow == "GET")
+        for body in ["", "{}", "[]", "{\"node\":3}", "\u{0}"] {
+            #expect(await ask("POST", "/v1/drain", type: "application/json", body: body).status == 400, "\(body)")
+        }
+    }
+
+    @Test func `degraded and settled`() {
+        var status = FakeNode.status()
+        #expect(!status.isDegraded && !status.isSettled)
+        status.ring.slices.settled = 16384
+        #expect(status.isSettled)
+        status.members[0].lifecycle = .draining
+        #expect(!status.isDegraded && !status.isSettled)
+        status.members[0].liveness = .suspect
+        #expect(status.isDegraded)
+        status.members[0].lifecycle = .left
+        #expect(!status.isDegraded)
+        status.ring.slices.short = 1
+        #expect(status.isDegraded)
+    }
+
+    @Test func `hashes and ids of another form are refused`() {
+        for text in ["\"1\"", "\"000000000000000g\"", "7"] {
+            #expect(throws: DecodingError.self) { try JSONDecoder().decode(HexHash.self, from: Data(text.utf8)) }
+            #expect(throws: DecodingError.self) { try JSONDecoder().decode(NodeID.self, from: Data(text.utf8)) }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+import AdminServer
+import ClusterCore
+
+/// A node that answers what it is told to.
+struct FakeNode: NodeAdministration {
+    var report = FakeNode.status()
+    var isLive = true
+    var ready = Readiness(ready: true)
+    var refusal: AdministrationError?
+
+    static func status() -> ClusterStatus {
+        ClusterStatus(
+            cluster: "prod",
+            node: "n1",
+            version: "9.9",
+            ready: true,
+            replicas: 1,
+            partition: "safe",
+            ring: RingSummary(
+                hash: HexHash(0x7f3c_9a41),
+                slices: SliceCounts(total: 16384, settled: 15972, moving: 412, short: 0, unavailable: 0)
+            ),
+            members: [
+                MemberStatus(
+                    name: "n1",
+                    id: NodeID(high: 1, low: 2),
+                    generation: 7,
+                    lifecycle: .up,
+                    liveness: .alive,
+                    client: "10.0.0.1:11211",
+                    cluster: "10.0.0.1:11212",
+                    admin: "10.0.0.1:11213",
+                    zone: "r1",
+                    weight: 1,
+                    primaries: 5,
+                    copies: 9,
+                    items: 3,
+                    bytes: 100,
+                    memory: 1000
+                )
+            ],
+            tasks: [TaskReport(id: "8c1f", kind: "drain", node: "n3", state: .running, done: 6, total: 10, bytes: 99)]
+        )
+    }
+
+    func status() async -> ClusterStatus { report }
+
+    func ring(key: String?) async -> RingReport {
+        RingReport(
+            hash: HexHash(3),
+            members: [.init(name: "n1", primaries: .init(now: 1, wanted: 2), copies: .init(now: 3, wanted: 4))],
+            placement: key.map {
+                .init(key: $0, hash: HexHash(.max), slice: 9, epoch: 4, holder: "n1", successors: ["n2"], inSync: 2)
+            }
+        )
+    }
+
+    func drain(node: String, force: Bool) async throws(AdministrationError) -> TaskReport {
+        if node != "n3" { throw .unknownNode(node) }
+        if let refusal, !force { throw refusal }
+        return TaskReport(id: "8c1f", kind: "drain", node: node, state: .running, done: 0, total: 10, bytes: 0)
+    }
+
+    func undrain(node: String) async throws(AdministrationError) -> TaskReport {
+        if let refusal { throw refusal }
+        return TaskReport(id: "8c1f", kind: "drain", node: node, state: .cancelled, done: 0, total: 10, bytes: 0)
+    }
+
+    func metrics() async -> String { "henge_up 1\n" }
+    func liveness() async -> Bool { isLive }
+    func readiness() async -> Readiness { ready }
+}
