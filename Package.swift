@@ -98,6 +98,7 @@ let package = Package(
             "HengeCommandsTests",
             ["AdminServer", "ClusterCore", "HengeCommands", "Settings", argumentParser, logging]
         ),
+        tests("MembershipTests", ["ClusterCore", "Membership"]),
         tests("MemcacheProtocolTests", ["ClusterCore", "MemcacheProtocol"]),
         tests("ReactorTests", ["ClusterCore", "Reactor"]),
         tests("SettingsTests", ["ClusterCore", "Settings"]),

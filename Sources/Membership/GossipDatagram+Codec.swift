@@ -93,12 +93,9 @@ extension GossipMessage {
         case .ping(let probe), .ack(let probe):
             buffer.appendInteger(probe.sequence)
             buffer.appendInteger(probe.hash)
-            buffer.appendInteger(probe.incarnation)
-            buffer.append(probe.health)
-        case .pingRequest(let sequence, let subject, let endpoint):
+        case .pingRequest(let sequence, let subject):
             buffer.appendInteger(sequence)
             buffer.appendNodeID(subject)
-            buffer.appendEndpoint(endpoint)
         case .indirectAck(let sequence), .nack(let sequence), .update(let sequence):
             buffer.appendInteger(sequence)
         case .updated(let number, let hash), .pull(let number, let hash):
@@ -136,8 +133,7 @@ extension GossipMessage {
         case .pingRequest:
             self = .pingRequest(
                 sequence: try reader.integer(),
-                subject: try reader.nodeID(),
-                at: try reader.endpoint()
+                subject: try reader.nodeID()
             )
         case .indirectAck: self = .indirectAck(sequence: try reader.integer())
         case .nack: self = .nack(sequence: try reader.integer())
@@ -164,8 +160,6 @@ extension GossipProbe {
     fileprivate init(reader: inout ByteReader) throws(MalformedBytes) {
         sequence = try reader.integer()
         hash = try reader.integer()
-        incarnation = try reader.integer()
-        health = try reader.integer()
     }
 }
 

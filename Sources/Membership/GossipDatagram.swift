@@ -37,7 +37,7 @@ package enum GossipMessage: Hashable, Sendable {
     case ping(GossipProbe)
     case ack(GossipProbe)
     /// Ping that member for me. Answered by `indirectAck` or `nack`.
-    case pingRequest(sequence: UInt32, subject: NodeID, at: Endpoint)
+    case pingRequest(sequence: UInt32, subject: NodeID)
     /// The member that you asked for has answered me.
     case indirectAck(sequence: UInt32)
     /// It has not, so far; I at least am here.
@@ -67,9 +67,6 @@ package struct GossipProbe: Hashable, Sendable {
     package var sequence: UInt32
     /// The sender's membership hash.
     package var hash: UInt64
-    package var incarnation: UInt32
-    /// The sender's local health, 0 is well.
-    package var health: UInt8
 }
 
 /// The body of `hello` and `helloReply`.

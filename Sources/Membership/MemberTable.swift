@@ -3,11 +3,9 @@ import ClusterCore
 /// What a node keeps about one other member: its record, which all share, and what is only known here.
 struct Peer: Sendable {
     fileprivate(set) var record: MemberRecord
-    /// When a datagram of this generation last came from it.
-    var heard: Instant?
     /// Exists exactly while the record says `suspect`.
     var suspicion: Suspicion?
-    /// Others have given up a member that is well by own evidence; it is asked before that counts.
+    /// Others have given up a member that is alive by this node's record; it is asked before that counts.
     var verdict: Verdict?
     /// When a tombstone is dropped; exists exactly while the record is one.
     var expires: Instant?

@@ -142,22 +142,13 @@ extension Membership {
             return
         }
         guard !hello.record.isTombstone else { return }
-        if hello.record.configurationHash != own.configurationHash {
-            let difference = MembershipConfiguration.difference(
-                own: configuration.settings,
-                other: hello.settings
-            )
-            effects.append(
-                .event(.configurationDiffers(name: hello.record.name, at: endpoint, difference: difference))
-            )
-        }
         if hello.record.name == own.name, !hello.joined, own.id > sender {
             // Of two that seek under one name the lower id keeps it. A cluster decides by itself whom it refuses.
             stop(.nameTaken(own.name, by: sender, at: endpoint), effects: &effects)
             return
         }
         if isReply {
-            note(answer: hello, now: now, effects: &effects)
+            note(answer: hello, at: endpoint, now: now, effects: &effects)
         } else {
             noteCall(hello, at: endpoint, now: now)
             let isSeen = contacts.contacts.contains { $0.answer?.record.id == sender }
@@ -187,7 +178,12 @@ extension Membership {
     /// The nonce of hellos that answer an invitation; contacts count from 1.
     private var invitationNonce: UInt32 { .max }
 
-    private mutating func note(answer hello: GossipHello, now: Instant, effects: inout [MembershipEffect]) {
+    private mutating func note(
+        answer hello: GossipHello,
+        at endpoint: Endpoint,
+        now: Instant,
+        effects: inout [MembershipEffect]
+    ) {
         guard let index = contacts.contacts.firstIndex(where: { $0.nonce == hello.nonce }) else { return }
         let known = contacts.contacts[index].answer
         let isNews = known?.record.id != hello.record.id || known?.record.generation != hello.record.generation
@@ -199,19 +195,19 @@ extension Membership {
             seesMe: hello.seesReceiver,
             seedListHash: hello.seedListHash
         )
-        if isNews || !hello.seesReceiver {
-            // It has to learn at once that it was heard, and all others that the list reads otherwise now.
-            if isNews {
-                for other in contacts.contacts.indices where contacts.contacts[other].answer != nil {
-                    contacts.contacts[other].nextTry = min(
-                        contacts.contacts[other].nextTry,
-                        now.advanced(byMilliseconds: 10)
-                    )
-                }
-            }
-            if contacts.contacts[index].isSeed, hello.seedListHash != contacts.listHash, isNews, !hello.joined {
-                effects.append(.event(.seedListDiffers(name: hello.record.name, at: contacts.contacts[index].endpoint)))
-            }
+        guard isNews else { return }
+        // It has to learn at once that it was heard, and all others that the list reads otherwise now.
+        for other in contacts.contacts.indices where contacts.contacts[other].answer != nil {
+            contacts.contacts[other].nextTry = min(
+                contacts.contacts[other].nextTry,
+                now.advanced(byMilliseconds: 10)
+            )
+        }
+        if hello.record.configurationHash != own.configurationHash {
+            let difference = MembershipConfiguration.difference(own: configuration.settings, other: hello.settings)
+            effects.append(
+                .event(.configurationDiffers(name: hello.record.name, at: endpoint, difference: difference))
+            )
         }
     }
 
@@ -332,7 +328,10 @@ extension Membership {
     }
 
     private mutating func startTimers(_ now: Instant) {
-        nextProbe = now.advanced(byMilliseconds: jittered(configuration.probeIntervalMilliseconds))
+        // Spread over the interval: nodes that form together do not probe together.
+        nextProbe = now.advanced(
+            byMilliseconds: UInt64.random(in: 1...configuration.probeIntervalMilliseconds, using: &random)
+        )
         nextDownProbe = now.advanced(byMilliseconds: jittered(configuration.downProbeIntervalMilliseconds))
         nextFullExchange = now.advanced(byMilliseconds: jittered(configuration.fullExchangeIntervalMilliseconds))
         contacts.nextLostRetry = now.advanced(byMilliseconds: jittered(configuration.lostSeedRetryMilliseconds))
@@ -498,7 +497,7 @@ extension Membership {
         guard stage == .seeking || stage == .joined else { return }
         switch datagram.message {
         case .hello(let hello):
-            effects.append(.event(.rejectedCluster(name: hello.clusterName, at: endpoint)))
+            logForeign(hello.clusterName, at: endpoint, effects: &effects)
             let refusal = GossipRefusal(
                 nonce: hello.nonce,
                 reason: .foreignCluster,
@@ -510,10 +509,18 @@ extension Membership {
             guard let index = contacts.contacts.firstIndex(where: { $0.nonce == refusal.nonce }) else { return }
             if contacts.contacts[index].foreignCluster != refusal.detail {
                 contacts.contacts[index].foreignCluster = refusal.detail
-                effects.append(.event(.rejectedCluster(name: refusal.detail, at: endpoint)))
+                logForeign(refusal.detail, at: endpoint, effects: &effects)
             }
         default: break
         }
+    }
+
+    /// One line per address, as long as it is among the last.
+    private mutating func logForeign(_ name: String, at endpoint: Endpoint, effects: inout [MembershipEffect]) {
+        if foreignLogged.contains(endpoint) { return }
+        if foreignLogged.count >= configuration.contactsMax { foreignLogged.removeFirst() }
+        foreignLogged.append(endpoint)
+        effects.append(.event(.rejectedCluster(name: name, at: endpoint)))
     }
 
     /// A member calls the seeds that it does not count among the living: over them, the sides of a split meet again.

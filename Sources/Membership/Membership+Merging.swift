@@ -60,10 +60,10 @@ extension Membership {
         var merged = known.merged(with: record)
         if merged == known { return }
         if merged.liveness == .down, known.liveness == .alive, merged.generation == known.generation,
-            sender != record.id, !merged.isTombstone, hasHeardRecently(table.peers[index], now: now)
+            sender != record.id, !merged.isTombstone
         {
-            // Others have given up whom this node hears: after a split, whole sides come in like that. The subject is
-            // asked, with the verdict aboard, and has a probe's time to refute before it counts.
+            // Others have given up whom this node does not even suspect: after a split, whole sides come in like that.
+            // The subject is asked, with the verdict aboard, and has a probe's time to refute before it counts.
             if table.peers[index].verdict == nil {
                 let deadline = now.advanced(byMilliseconds: configuration.probeEndMilliseconds)
                 table.peers[index].verdict = Verdict(record: merged, deadline: deadline)
@@ -79,12 +79,6 @@ extension Membership {
         checkName(merged, now: now, effects: &effects)
     }
 
-    private func hasHeardRecently(_ peer: Peer, now: Instant) -> Bool {
-        guard let heard = peer.heard else { return false }
-        return now.milliseconds(since: heard)
-            < Suspicion.leastMilliseconds(members: table.memberCount + 1, configuration: configuration)
-    }
-
     private mutating func insert(
         _ record: MemberRecord,
         ageSeconds: UInt32,
@@ -94,6 +88,7 @@ extension Membership {
         let index = table.insert(record)
         settle(index, ageSeconds: ageSeconds, now: now)
         hasChanged = true
+        scheduleProbe(of: record.id)
         if !record.isTombstone { effects.append(.event(.joined(record))) }
         evictTombstones()
         forward(record.id, now: now)
@@ -114,7 +109,6 @@ extension Membership {
         hasChanged = true
         let isRestart = record.generation != known.generation
         if isRestart {
-            table.peers[index].heard = nil
             table.peers[index].outbox = nil
             table.peers[index].tried = nil
             table.peers[index].pulled = nil
@@ -140,9 +134,8 @@ extension Membership {
             evictTombstones()
             return
         }
-        if isRestart {
-            effects.append(.event(.joined(record)))
-        }
+        if known.isTombstone || !known.isLiving { scheduleProbe(of: record.id) }
+        if isRestart { effects.append(.event(.joined(record))) }
         if record.liveness == .suspect, isNewEvidence || known.liveness != .suspect {
             effects.append(.event(.suspected(record.id, name: record.name, by: sender)))
         } else if record.liveness == .down, isNewEvidence || known.liveness != .down {
@@ -267,9 +260,7 @@ extension Membership {
         if record.cluster != own.cluster {
             let probe = GossipProbe(
                 sequence: makeSequence(),
-                hash: 0,
-                incarnation: own.incarnation,
-                health: UInt8(health)
+                hash: 0
             )
             send(.ping(probe), to: record.cluster, target: own.id, effects: &effects)
         }

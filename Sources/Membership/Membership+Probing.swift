@@ -93,9 +93,7 @@ extension Membership {
     ) {
         let probe = GossipProbe(
             sequence: sequence,
-            hash: gossipedHash,
-            incarnation: own.incarnation,
-            health: UInt8(health)
+            hash: gossipedHash
         )
         send(.ping(probe), to: record.cluster, target: record.id, entries: entries, effects: &effects)
     }
@@ -103,7 +101,6 @@ extension Membership {
     private mutating func askOthers(_ index: Int, now: Instant, effects: inout [MembershipEffect]) {
         probes[index].indirectAt = nil
         let probe = probes[index]
-        guard let subject = table[probe.subject] else { return }
         let candidates = table.peers.filter {
             $0.record.liveness == .alive && !$0.record.isTombstone && $0.record.id != probe.subject
         }
@@ -113,7 +110,7 @@ extension Membership {
         for helper in helpers {
             statistics.indirectProbesRequested &+= 1
             send(
-                .pingRequest(sequence: probe.sequence, subject: probe.subject, at: subject.record.cluster),
+                .pingRequest(sequence: probe.sequence, subject: probe.subject),
                 to: helper.record.cluster,
                 target: helper.record.id,
                 effects: &effects
@@ -173,8 +170,8 @@ extension Membership {
         let record = table.peers[index].record
         guard record.generation == probe.generation, record.isLiving else { return }
         statistics.probesFailed &+= 1
-        // Helpers that did not even say no make this node doubt itself; with none to ask, each failure does. A suspect's
-        // silence is no news.
+        // Helpers that did not even say no make this node doubt itself; with none to ask, each failure does.
+        // A suspect's silence is no news.
         if probe.helperCount > 0 {
             worsenHealth(by: probe.helpers.count)
         } else if record.liveness == .alive {
@@ -204,6 +201,12 @@ extension Membership {
         return nil
     }
 
+    /// Puts a newcomer at a random place of the running round, lest it waits for the next.
+    mutating func scheduleProbe(of id: NodeID) {
+        guard !probeOrder.isEmpty, !probeOrder.contains(id) else { return }
+        probeOrder.insert(id, at: Int.random(in: 0...probeOrder.count, using: &random))
+    }
+
     /// The one not tried for longest, of several the one lost last; with chance min(1, down/alive), so that in a split
     /// at least one side always tries.
     private mutating func probeDownMember(_ now: Instant, effects: inout [MembershipEffect]) {
@@ -224,7 +227,6 @@ extension Membership {
 
     mutating func relay(
         to subject: NodeID,
-        at endpoint: Endpoint,
         requester: NodeID,
         requesterEndpoint: Endpoint,
         sequence: UInt32,
@@ -271,22 +273,25 @@ extension Membership {
     // MARK: Convictions
 
     mutating func advanceConvictions(to now: Instant, effects: inout [MembershipEffect]) {
-        // Counted once: who is convicted in this turn was no opinion before.
-        let opinions = opinionCount
         for index in table.peers.indices.reversed() {
             let peer = table.peers[index]
             if let expires = peer.expires, expires <= now {
                 table.remove(at: index)
-            } else if let suspicion = peer.suspicion, deadline(of: suspicion, opinions: opinions) <= now {
-                statistics.convictions &+= 1
-                var record = peer.record
-                record.liveness = .down
-                apply(record, at: index, by: own.id, now: now, effects: &effects)
-                tell(record.id, now: now)
             } else if let verdict = peer.verdict, verdict.deadline <= now {
                 table.peers[index].verdict = nil
                 apply(peer.record.merged(with: verdict.record), at: index, by: nil, now: now, effects: &effects)
             }
+        }
+        // Counted after the verdicts, which take opinions away; a conviction takes none, for a suspect had none.
+        let opinions = opinionCount
+        for index in table.peers.indices {
+            let peer = table.peers[index]
+            guard let suspicion = peer.suspicion, deadline(of: suspicion, opinions: opinions) <= now else { continue }
+            statistics.convictions &+= 1
+            var record = peer.record
+            record.liveness = .down
+            apply(record, at: index, by: own.id, now: now, effects: &effects)
+            tell(record.id, now: now)
         }
     }
 
@@ -321,8 +326,7 @@ extension Membership {
 
     /// That member answered over a link: an open probe of it has succeeded.
     package mutating func reportReachable(_ id: NodeID, now: Instant) {
-        guard stage == .joined, let index = table.index(of: id) else { return }
-        table.peers[index].heard = now
+        guard stage == .joined else { return }
         probes.removeAll { $0.subject == id }
     }
 }

@@ -68,6 +68,8 @@ package struct Membership: Sendable {
     var nextFullExchange: Instant
     var pullLimit: RateLimit
     var pullAnswerLimit: RateLimit
+    /// Addresses of foreign clusters' nodes that were logged, the last ones.
+    var foreignLogged: [Endpoint] = []
 
     // Within one call.
     /// The longest that a deadline had to wait since the last `advance`, in nanoseconds.
@@ -238,7 +240,6 @@ package struct Membership: Sendable {
         if let index = table.index(of: datagram.sender) {
             let record = table.peers[index].record
             if record.generation == datagram.senderGeneration {
-                table.peers[index].heard = now
                 if record.isTombstone || record.liveness == .down {
                     tellOfItsEnd(index, at: endpoint, now: now, effects: &effects)
                 }
@@ -254,21 +255,15 @@ package struct Membership: Sendable {
         guard stage == .seeking || stage == .joined else { return }
         switch datagram.message {
         case .ping(let probe):
-            let ack = GossipProbe(
-                sequence: probe.sequence,
-                hash: gossipedHash,
-                incarnation: own.incarnation,
-                health: UInt8(health)
-            )
+            let ack = GossipProbe(sequence: probe.sequence, hash: gossipedHash)
             send(.ack(ack), to: endpoint, target: datagram.sender, effects: &effects)
             compare(probe.hash, with: datagram.sender, at: endpoint, now: now, effects: &effects)
         case .ack(let probe):
             acknowledge(probe.sequence, from: datagram.sender, now: now, effects: &effects)
             compare(probe.hash, with: datagram.sender, at: endpoint, now: now, effects: &effects)
-        case .pingRequest(let sequence, let subject, let subjectEndpoint):
+        case .pingRequest(let sequence, let subject):
             relay(
                 to: subject,
-                at: subjectEndpoint,
                 requester: datagram.sender,
                 requesterEndpoint: endpoint,
                 sequence: sequence,

@@ -36,8 +36,6 @@ package enum MembershipEvent: Hashable, Sendable {
     case rejectedCluster(name: String, at: Endpoint)
     /// A node whose settings differ called, or answered.
     case configurationDiffers(name: String, at: Endpoint, difference: String)
-    /// A seed that has another list of seeds: it does not count towards the majority.
-    case seedListDiffers(name: String, at: Endpoint)
     /// A node was refused because a living member has its name.
     case rejectedName(String, at: Endpoint)
     /// The own process stood still for so long.
