@@ -114,11 +114,6 @@ final class Observer: NodeObserver {
                 "settings that must be equal differ",
                 metadata: ["member": "\(name)", "endpoint": "\(endpoint)", "difference": "\(difference)"]
             )
-        case .seedListDiffers(let name, let endpoint):
-            logger.warning(
-                "a seed has another list of seeds",
-                metadata: ["member": "\(name)", "endpoint": "\(endpoint)"]
-            )
         case .rejectedName(let name, let endpoint):
             logger.warning(
                 "a node was refused: its name is taken",
