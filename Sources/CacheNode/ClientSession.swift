@@ -31,8 +31,10 @@ package final class ClientSession {
     /// sees its own writes in order even when a slice moves in between.
     var outstanding: [UInt16] = []
     var outstandingCount = 0
-    /// Input is there that could not be taken when it came; the shell calls `receive` again.
+    /// Input is there that can be taken once the output has left; the shell calls `receive` again.
     package internal(set) var wantsResume = false
+    /// Input is there that can be taken once a request that is under way has ended; then `wantsResume` turns true.
+    package internal(set) var waitsForRequest = false
     /// No more input; the connection closes when the output is sent.
     package internal(set) var isClosing = false
     /// The connection is gone; what arrives for it is dropped.

@@ -16,10 +16,16 @@ extension DataPlane {
     ) -> Int {
         var consumed = 0
         session.wantsResume = false
+        session.waitsForRequest = false
         if session.dump != nil { advanceDump(session, context) }
         while !session.isClosing, session.dump == nil {
-            guard session.hasRoom, requests.count < configuration.requestsMax else {
+            guard session.hasRoom else {
                 session.wantsResume = true
+                break
+            }
+            guard requests.count < configuration.requestsMax else {
+                session.waitsForRequest = true
+                starved.append(session)
                 break
             }
             let rest = UnsafeRawBufferPointer(rebasing: bytes[consumed...])
@@ -38,7 +44,7 @@ extension DataPlane {
                 let hash = KeyHash.hash(key)
                 if session.mustWait(for: Slice.index(of: hash)) {
                     session.parser = parserBefore
-                    session.wantsResume = true
+                    session.waitsForRequest = true
                     return consumed
                 }
                 consumed += count
@@ -54,7 +60,7 @@ extension DataPlane {
             case .request(let request, let count):
                 if mustWait(request, rest, session) {
                     session.parser = parserBefore
-                    session.wantsResume = true
+                    session.waitsForRequest = true
                     return consumed
                 }
                 consumed += count

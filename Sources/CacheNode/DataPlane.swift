@@ -94,6 +94,8 @@ package struct DataPlane: ~Copyable {
     private var retryAt = Instant.distantFuture
     private var timeoutCheckAt = Instant.distantFuture
     package internal(set) var counters = CommandCounters()
+    /// Sessions that wait because too many requests are under way.
+    var starved: [ClientSession] = []
     /// Sessions that have new output, or input that can be taken again; the shell empties it after each turn.
     package var touched: [ClientSession] = []
     /// Answers `stats` with what only the shell and the control plane know.
@@ -429,6 +431,16 @@ package struct DataPlane: ~Copyable {
             count(reply, request.format)
             guard let place = request.place, !session.isGone else { return }
             session.fill(place) { request.format.write(frame.key, reply, timedOut: timedOut, to: &$0) }
+        }
+        resume(session)
+        while requests.count < configuration.requestsMax, let waiting = starved.popLast() { resume(waiting) }
+    }
+
+    /// Has the shell look at a session: there may be output, or input that can be taken now.
+    private mutating func resume(_ session: ClientSession) {
+        if session.waitsForRequest {
+            session.waitsForRequest = false
+            session.wantsResume = true
         }
         touch(session)
     }
