@@ -73,6 +73,7 @@ extension ControlPlane {
 
     /// That life of the member is over.
     private mutating func retire(_ index: Int, _ now: Now, _ outbox: inout Outbox) {
+        noteEndOfDrain(of: index, now)
         peers[index].isGone = true
         peers[index].isControlConnected = false
         peers[index].dataLanes = 0

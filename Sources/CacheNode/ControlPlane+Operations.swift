@@ -12,10 +12,13 @@ package struct DrainTask: Sendable {
     package enum State: String, Sendable {
         case running
         case done
+        case failed
         case cancelled
     }
 
     package var id: String
+    /// The name of the node that is drained.
+    package var node: String
     package var state = State.running
     /// Slices that the node was engaged in when the drain began.
     package var total: Int
@@ -25,8 +28,9 @@ package struct DrainTask: Sendable {
     var progressAt: Instant
     package var blocked = ""
 
-    init(id: String, total: Int, sentBytesBefore: UInt64, progressAt: Instant) {
+    init(id: String, node: String, total: Int, sentBytesBefore: UInt64, progressAt: Instant) {
         self.id = id
+        self.node = node
         self.total = total
         self.left = total
         self.sentBytesBefore = sentBytesBefore
@@ -197,6 +201,7 @@ extension ControlPlane {
         let census = census(now)
         drain = DrainTask(
             id: String(id),
+            node: membership.ownRecord.name,
             total: census.engaged,
             sentBytesBefore: sentBytes(),
             progressAt: now.instant
@@ -214,15 +219,39 @@ extension ControlPlane {
         _ effects: inout [ControlEffect]
     ) -> String {
         guard drain?.state == .running, case .running = phase else { return "the node is not being drained" }
-        drain?.state = .cancelled
-        if let drain { finishedDrains.append(drain) }
-        if finishedDrains.count > 16 { finishedDrains.removeFirst() }
+        if var task = drain {
+            task.state = .cancelled
+            keepFinished(task)
+        }
         drain = nil
         var words: [MembershipEffect] = []
         membership.setLifecycle(.up, now: now.instant, effects: &words)
         follow(words, now, &outbox, &effects)
         effects.append(.log(.drainCancelled))
         return ""
+    }
+
+    /// Keeps a drain that has ended, for whoever asks for its result.
+    mutating func keepFinished(_ task: DrainTask) {
+        finishedDrains.append(task)
+        if finishedDrains.count > Self.finishedDrainsMax { finishedDrains.removeFirst() }
+    }
+
+    /// A member is gone that was being drained: it left because it was done, or it was lost on the way.
+    mutating func noteEndOfDrain(of index: Int, _ now: Now) {
+        guard let record = peers[index].record, record.lifecycle == .draining else { return }
+        let hasLeft = membership.tombstones.contains { $0.id == record.id && $0.lifecycle == .left }
+        let report = peers[index].report
+        var task = DrainTask(
+            id: "drain-" + record.name,
+            node: record.name,
+            total: Int(report.drainTotal),
+            sentBytesBefore: report.sentBytes,
+            progressAt: now.instant
+        )
+        task.state = hasLeft ? .done : .failed
+        task.left = hasLeft ? 0 : Int(report.drainLeft)
+        keepFinished(task)
     }
 
     private mutating func advanceDrain(_ now: Now, _ outbox: inout Outbox, _ effects: inout [ControlEffect]) {
@@ -408,15 +437,7 @@ extension ControlPlane {
         }
         var reasons: [String] = []
         if case .seeking(let seeking) = membership.phase {
-            let silent = seeking.contacts.filter { contact in
-                switch contact.answer {
-                case .silent, .unresolved: true
-                case .itself, .seeking, .joined, .foreign: false
-                }
-            }
-            var text = "waiting for seeds: \(seeking.agreeing) of \(seeking.majority) needed agree"
-            if !silent.isEmpty { text += "; no answer from " + silent.map(\.label).joined(separator: ", ") }
-            reasons.append(text)
+            reasons.append(Self.text(of: seeking))
         } else {
             switch membership.ownRecord.lifecycle {
             case .joining: reasons.append("joining: learning slices")
@@ -445,6 +466,19 @@ extension ControlPlane {
             outcomes: outcome,
             membership: membership.statistics
         )
+    }
+
+    /// Which seeds a node waits for, in words.
+    static func text(of seeking: MembershipSeeking) -> String {
+        let silent = seeking.contacts.filter { contact in
+            switch contact.answer {
+            case .silent, .unresolved: true
+            case .itself, .seeking, .joined, .foreign: false
+            }
+        }
+        var text = "waiting for seeds: \(seeking.agreeing) of \(seeking.majority) needed agree"
+        if !silent.isEmpty { text += "; no answer from " + silent.map(\.label).joined(separator: ", ") }
+        return text
     }
 
     /// Whether clients may come: a settled member with a lease, in a cluster whose slices are held.

@@ -67,6 +67,8 @@ package enum ControlEvent: Sendable {
     case formed
     case joinedExisting
     case up
+    /// The seeds have not answered as they must; the text says which.
+    case seeking(String)
     case leaseGained
     case leaseLost
     case ringChanged(hash: UInt64, members: Int)
@@ -155,7 +157,10 @@ package struct ControlPlane {
     var phase = Phase.running
     var drain: DrainTask?
     var drainCounter: UInt64 = 0
+    /// Drains of this node and of others that have ended, newest last.
     var finishedDrains: [DrainTask] = []
+    static let finishedDrainsMax = 16
+    var nextSeekingNote: Instant
     /// Orders that this node gave to others and that are not answered yet.
     var orders: [UInt64: (peer: PeerNumber, until: Instant)] = [:]
     var orderCounter: UInt64 = 0
@@ -165,7 +170,6 @@ package struct ControlPlane {
     var nextPing: Instant
     var nextTick: Instant
     var nextWalk: Instant
-    var nextReport: Instant
     var census = ShardPlane.Census()
     var outcome = Outcomes()
     private var isStopped = false
@@ -224,7 +228,7 @@ package struct ControlPlane {
         nextPing = now
         nextTick = now
         nextWalk = now
-        nextReport = now
+        nextSeekingNote = now.advanced(byMilliseconds: 1000)
         topology = Topology(
             version: 0,
             own: Self.own,
@@ -478,6 +482,7 @@ package struct ControlPlane {
         startEmpty(now, &outbox, &effects)
         advanceClaims(now, &outbox, &effects)
         if nextWalk <= now.instant { walk(now, &outbox) }
+        noteSeeking(now, &effects)
         advanceLifecycle(now, &outbox, &effects)
         for (id, order) in orders where order.until <= now.instant || peers[Int(order.peer.value)].isGone {
             orders[id] = nil
@@ -495,6 +500,13 @@ package struct ControlPlane {
         var budget = configuration.replication.learnersMax - census.learners
         guard budget > 0 else { return }
         shards.forEach { $0.walk(topology: topology, budget: &budget, context: context, outbox: &outbox) }
+    }
+
+    /// A node that waits for its seeds says so, now and then.
+    private mutating func noteSeeking(_ now: Now, _ effects: inout [ControlEffect]) {
+        guard nextSeekingNote <= now.instant, case .seeking(let seeking) = membership.phase else { return }
+        nextSeekingNote = now.instant.advanced(byMilliseconds: 10_000)
+        effects.append(.log(.seeking(Self.text(of: seeking))))
     }
 
     // MARK: - Membership's words

@@ -71,11 +71,11 @@ final class Administration: NodeAdministration {
                 TaskReport(
                     id: drain.id,
                     kind: "drain",
-                    node: settings.name,
+                    node: drain.node,
                     state: TaskReport.State(drain.state),
                     done: drain.total - drain.left,
                     total: drain.total,
-                    bytes: drain.state == .running ? Int(ownBytes) : 0,
+                    bytes: drain.state == .running ? Int(ownBytes) : Int(drain.sentBytesBefore),
                     blocked: drain.blocked.isEmpty ? nil : drain.blocked
                 )
             )
@@ -209,6 +209,7 @@ extension TaskReport.State {
             switch state {
             case .running: .running
             case .done: .done
+            case .failed: .failed
             case .cancelled: .cancelled
             }
     }

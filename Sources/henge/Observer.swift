@@ -66,6 +66,7 @@ final class Observer: NodeObserver {
         case .formed: logger.notice("formed a cluster")
         case .joinedExisting: logger.notice("joined a cluster")
         case .up: logger.notice("up: all slices learned")
+        case .seeking(let text): logger.notice("not part of a cluster yet", metadata: ["reason": "\(text)"])
         case .leaseGained: logger.info("serving lease gained")
         case .leaseLost: logger.warning("serving lease lost: no majority of members answers")
         case .ringChanged(let hash, let members):

@@ -28,6 +28,7 @@ enum Server {
         let identity = try NodeIdentity.begin(in: settings.dataDirectory)
         let configuration = try configuration(settings, identity)
         let observer = Observer(logger: logger, notifier: notifier, identity: identity, settings: settings)
+        try probe(settings.adminListen)
         let node: Node
         do {
             node = try Node(configuration, observer: observer)
@@ -62,6 +63,16 @@ enum Server {
             throw CommandError(.failed, failure)
         }
         logger.notice("stopped")
+    }
+
+    /// Whether the admin port can be opened, before the node says anything to anybody.
+    private static func probe(_ place: HostAndPort) throws(CommandError) {
+        let endpoint = try endpoint(place)
+        do throws(SystemError) {
+            Socket.close(try Socket.listen(on: endpoint))
+        } catch {
+            throw CommandError(.usage, "\(error)")
+        }
     }
 
     /// Keeps the service manager informed: the state in words, and that the loops turn.

@@ -153,16 +153,16 @@ class DataTest(ClusterTest):
 
     def test_pipelined_answers_keep_their_order_over_all_owners(self) -> None:
         lines = [f"set pipe:{index} 0 0 {len(str(index))}\r\n{index}\r\n" for index in range(400)]
-        lines += [f"get pipe:{index}\r\n" for index in range(400)] + ["mn\r\n"]
+        lines += [f"get pipe:{index}\r\n" for index in range(400)] + ["version\r\n"]
         expected = "STORED\r\n" * 400
         expected += "".join(f"VALUE pipe:{index} 0 {len(str(index))}\r\n{index}\r\nEND\r\n" for index in range(400))
         for node in self.shared.nodes:
-            answer = self.raw(node.client, "".join(lines).encode(), b"MN\r\n")
+            answer = self.raw(node.client, "".join(lines).encode(), b"VERSION 1.6.45\r\n")
             self.assertEqual(answer.decode(), expected + "MN\r\n")
 
     def test_silent_writes_through_one_node_are_seen_after_its_next_answer(self) -> None:
         lines = b"".join(b"set quiet:%d 0 0 1 noreply\r\nx\r\n" % index for index in range(300))
-        self.raw(self.shared.nodes[0].client, lines + b"mn\r\n", b"MN\r\n")
+        self.raw(self.shared.nodes[0].client, lines + b"version\r\n", b"VERSION 1.6.45\r\n")
         for node in self.connections("pymemcache"):
             self.assertEqual(len(node.get_many([f"quiet:{index}" for index in range(300)])), 300)
 

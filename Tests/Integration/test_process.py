@@ -76,8 +76,8 @@ class ProcessTest(ClusterTest):
         connections = [socket.create_connection(address, timeout=5) for _ in range(10)]
         try:
             for connection in connections:
-                connection.sendall(b"mn\r\n")
-                self.assertEqual(connection.recv(100), b"MN\r\n")
+                connection.sendall(b"version\r\n")
+                self.assertEqual(connection.recv(100), b"VERSION 1.6.45\r\n")
             with socket.create_connection(address, timeout=5) as one_more:
                 answer = b""
                 while part := one_more.recv(100):
@@ -91,8 +91,8 @@ class ProcessTest(ClusterTest):
 
         def served() -> bool:
             with socket.create_connection(address, timeout=5) as again:
-                again.sendall(b"mn\r\n")
-                return again.recv(100) == b"MN\r\n"
+                again.sendall(b"version\r\n")
+                return again.recv(100) == b"VERSION 1.6.45\r\n"
 
         nodes.poll("a place for a connection", deadline, served)
 
