@@ -53,6 +53,15 @@ let package = Package(
             ]
         ),
 
+        pure(
+            "Simulation",
+            [
+                "CacheNode", "CacheStore", "ClusterCore", "Membership", "MemcacheProtocol", "PeerProtocol", "Replication",
+                deque,
+            ]
+        ),
+        .executableTarget(name: "henge-sim", dependencies: ["Simulation"], swiftSettings: settings),
+
         .target(name: "CLinux"),
         shell("Reactor", ["CLinux", "ClusterCore"]),
 
@@ -61,5 +70,6 @@ let package = Package(
         tests("HashRingTests", ["ClusterCore", "HashRing"]),
         tests("MemcacheProtocolTests", ["ClusterCore", "MemcacheProtocol"]),
         tests("ReactorTests", ["ClusterCore", "Reactor"]),
+        tests("SimulationTests", ["Simulation"]),
     ]
 )
