@@ -12,6 +12,7 @@ extension ShardPlane {
 
     /// Tells what the promises to a peer are worth, and whether every connection to it works.
     package mutating func setPeer(_ peer: PeerNumber, reference: MemberReference, session: UInt64, isReachable: Bool) {
+        if peers[peer] == nil { revision += 1 }
         peers[peer] = PeerState(session: session, isReachable: isReachable)
         references[peer] = reference
     }
@@ -20,6 +21,7 @@ extension ShardPlane {
     package mutating func forgetPeer(_ peer: PeerNumber, context: Context, outbox: inout Outbox) {
         dropStreams(to: peer, context: context, outbox: &outbox)
         peers[peer] = nil
+        revision += 1
         references[peer] = nil
     }
 
@@ -64,8 +66,8 @@ extension ShardPlane {
         isProven: (Copy.State) -> Bool,
         _ visit: (SliceEpoch) -> Void
     ) {
-        for local in roles.indices {
-            guard case .copy(let copy) = roles[local], copy.holder == holder, isProven(copy.state) else { continue }
+        for local in 0..<slices.count where copyHolders[local] == holder.value {
+            guard case .copy(let copy) = roles[local], isProven(copy.state) else { continue }
             visit(SliceEpoch(slice: slices.lowerBound + local, epoch: copy.epoch))
         }
     }
@@ -162,6 +164,7 @@ extension ShardPlane {
     /// The ring has changed: every slice is looked at again.
     package mutating func ringChanged() {
         unsettled.update(repeating: 1, count: slices.count)
+        hasUnsettled = true
     }
 
     /// Brings held slices towards the ring: wanted owners learn, the first of them takes over, surplus copies go.
@@ -172,10 +175,13 @@ extension ShardPlane {
         context: Context,
         outbox: inout Outbox
     ) {
-        guard context.mayServe else { return }
-        for step in 0..<slices.count {
-            let local = (walkCursor + step) % slices.count
+        guard context.mayServe, hasUnsettled else { return }
+        var local = walkCursor
+        var isAnyLeft = false
+        for _ in 0..<slices.count {
+            defer { local = local + 1 == slices.count ? 0 : local + 1 }
             guard unsettled[local] != 0 else { continue }
+            defer { isAnyLeft = isAnyLeft || unsettled[local] != 0 }
             guard case .holder(let holder) = roles[local] else {
                 unsettled[local] = 0
                 continue
@@ -183,10 +189,11 @@ extension ShardPlane {
             guard case .stable = holder.phase else { continue }
             walk(local, holder, topology, &budget, context, &outbox)
             if budget <= 0 {
-                walkCursor = (local + 1) % slices.count
+                walkCursor = local + 1 == slices.count ? 0 : local + 1
                 return
             }
         }
+        hasUnsettled = isAnyLeft
     }
 
     private mutating func walk(
@@ -319,6 +326,7 @@ extension ShardPlane {
         _ lateness: inout Lateness,
         _ outbox: inout Outbox
     ) {
+        guard hasUnsettled else { return }
         for local in 0..<slices.count where unsettled[local] != 0 {
             guard case .holder(let holder) = roles[local] else { continue }
             if case .draining(_, let deadline) = holder.phase {
@@ -428,14 +436,35 @@ extension ShardPlane {
         package var short = 0
         /// Slices for which this node is anything at all, or still has content to give away.
         package var engaged = 0
-        package var learners = 0
 
         package init() {}
+
+        mutating func add(_ other: Census) {
+            held += other.held
+            copies += other.copies
+            settled += other.settled
+            moving += other.moving
+            short += other.short
+            engaged += other.engaged
+        }
     }
 
     /// Adds this shard's counts. `copiesWanted` is how many owners a slice can have at the moment.
-    package func count(topology: Topology, copiesWanted: Int, into census: inout Census) {
+    package mutating func count(topology: Topology, copiesWanted: Int, into census: inout Census) {
         census.engaged += merging.count
+        if let last = lastCensus, last.revision == revision, last.topology == topology.version,
+            last.copiesWanted == copiesWanted
+        {
+            census.add(last.census)
+            return
+        }
+        let fresh = self.census(topology, copiesWanted)
+        lastCensus = (revision, topology.version, copiesWanted, fresh)
+        census.add(fresh)
+    }
+
+    private func census(_ topology: Topology, _ copiesWanted: Int) -> Census {
+        var census = Census()
         for local in roles.indices {
             switch roles[local] {
             case .outside:
@@ -453,7 +482,6 @@ extension ShardPlane {
                 census.copies += 1
                 let inSync = holder.streams.reduce(into: 0) { $0 += $1.isInSync ? 1 : 0 }
                 let learning = holder.streams.contains { $0.isLearning }
-                census.learners += holder.streams.reduce(into: 0) { $0 += $1.isLearning ? 1 : 0 }
                 if inSync + 1 < copiesWanted { census.short += 1 }
                 let wanted = topology.wantedOwners(of: slices.lowerBound + local)
                 let isMoving =
@@ -465,13 +493,20 @@ extension ShardPlane {
                 }
             }
         }
+        return census
     }
 
     /// Visits every slice that this node serves, with its epoch.
     package func holdings(_ visit: (SliceEpoch) -> Void) {
-        for local in roles.indices {
-            guard case .holder(let holder) = roles[local], holder.phase.isServing else { continue }
-            visit(SliceEpoch(slice: slices.lowerBound + local, epoch: holder.epoch))
+        for local in 0..<slices.count where servedEpochs[local] != 0 {
+            visit(SliceEpoch(slice: slices.lowerBound + local, epoch: servedEpochs[local]))
+        }
+    }
+
+    /// Visits every slice that this node serves, or has a claim on from a cut over.
+    package func claims(_ visit: (Int) -> Void) {
+        for local in 0..<slices.count where servedEpochs[local] != 0 || roles[local].isHolder {
+            visit(slices.lowerBound + local)
         }
     }
 

@@ -57,6 +57,18 @@ package struct ShardPlane: ~Copyable {
     let service: UnsafeMutablePointer<UInt8>
     /// 1 for each slice that the walk has to look at: its role, a stream or the ring changed.
     let unsettled: UnsafeMutablePointer<UInt8>
+    /// Whether any slice is unsettled; what looks at all slices at every turn of the clock looks here first.
+    var hasUnsettled = false
+    /// What is read of all slices often, beside the roles that it follows from: the epoch in which each is served (0:
+    /// not), whose copy it is (0: nobody's), and how many learners it teaches.
+    let servedEpochs: UnsafeMutablePointer<UInt32>
+    let copyHolders: UnsafeMutablePointer<UInt32>
+    let learnerCounts: UnsafeMutablePointer<UInt8>
+    /// How many learners all slices teach.
+    package internal(set) var learnerCount = 0
+    /// Rises with every change that a census would show.
+    var revision: UInt64 = 1
+    var lastCensus: (revision: UInt64, topology: UInt64, copiesWanted: Int, census: Census)?
     /// What is known of each peer: the session of the promises to it, and whether every connection to it works.
     var peers: [PeerNumber: PeerState] = [:]
     /// Slices whose writes wait for copies; a slice may have left already.
@@ -113,10 +125,19 @@ package struct ShardPlane: ~Copyable {
         self.service.initialize(repeating: Service.none.rawValue, count: slices.count)
         self.unsettled = UnsafeMutablePointer<UInt8>.allocate(capacity: slices.count)
         self.unsettled.initialize(repeating: 0, count: slices.count)
+        self.servedEpochs = UnsafeMutablePointer<UInt32>.allocate(capacity: slices.count)
+        self.servedEpochs.initialize(repeating: 0, count: slices.count)
+        self.copyHolders = UnsafeMutablePointer<UInt32>.allocate(capacity: slices.count)
+        self.copyHolders.initialize(repeating: 0, count: slices.count)
+        self.learnerCounts = UnsafeMutablePointer<UInt8>.allocate(capacity: slices.count)
+        self.learnerCounts.initialize(repeating: 0, count: slices.count)
         self.streamCounter = UInt64(index + 1) << 48
     }
 
     deinit {
+        learnerCounts.deallocate()
+        copyHolders.deallocate()
+        servedEpochs.deallocate()
         unsettled.deallocate()
         service.deallocate()
     }
@@ -401,13 +422,22 @@ package struct ShardPlane: ~Copyable {
         store.scheduleFlush(slice: slice, atUnixMilliseconds: marks.flushAt)
     }
 
-    /// Derives how the slice is served from its role; after every change of role or stream.
+    /// Derives from a slice's role how it is served, and what else is kept beside it; after every change of role or
+    /// stream.
     mutating func refreshService(_ local: Int) {
         let level: Service
+        var servedEpoch: UInt32 = 0
+        var copyHolder: UInt32 = 0
+        var learners = 0
         switch roles[local] {
-        case .outside, .copy:
+        case .outside:
             level = .none
+        case .copy(let copy):
+            level = .none
+            copyHolder = copy.holder.value
         case .holder(let holder):
+            learners = holder.streams.reduce(into: 0) { $0 += $1.isLearning ? 1 : 0 }
+            if holder.phase.isServing { servedEpoch = holder.epoch }
             switch holder.phase {
             case .claiming: level = .none
             case .draining: level = .reads
@@ -420,7 +450,13 @@ package struct ShardPlane: ~Copyable {
             }
         }
         service[local] = level.rawValue
+        servedEpochs[local] = servedEpoch
+        copyHolders[local] = copyHolder
+        learnerCount += learners - Int(learnerCounts[local])
+        learnerCounts[local] = UInt8(clamping: learners)
         unsettled[local] = 1
+        hasUnsettled = true
+        revision += 1
     }
 
     // MARK: - Streams, the copy's side
@@ -534,6 +570,7 @@ package struct ShardPlane: ~Copyable {
             counters.learned += 1
         case .inSync:
             roles[local].copy.state = .inSync(session: try reader.integer())
+            revision += 1
         case .handOver:
             let epoch = try reader.integer(UInt32.self)
             let marks = try SliceMarks(&reader)
@@ -679,6 +716,7 @@ package struct ShardPlane: ~Copyable {
                             state: .inSync(session: session)
                         )
                     )
+                    refreshService(local)
                     outbox.send(to: .peer(peer)) {
                         AcknowledgementFrame(slice: slice, stream: stream, sequence: 0, position: position)
                             .append(to: &$0)
