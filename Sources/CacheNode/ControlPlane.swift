@@ -471,8 +471,9 @@ package struct ControlPlane {
                     peers[index].promise.late()
                     effects.append(.log(.excluding(name: peers[index].name)))
                 }
-            } else {
+            } else if peers[index].promise.isExcluding {
                 peers[index].promise.caughtUp()
+                tellShards(of: index)
             }
         }
         exclude(now, &outbox, &effects)
