@@ -13,6 +13,7 @@ extension ShardPlane {
     /// Tells what the promises to a peer are worth, and whether every connection to it works.
     package mutating func setPeer(_ peer: PeerNumber, reference: MemberReference, session: UInt64, isReachable: Bool) {
         if peers[peer] == nil { revision += 1 }
+        if peers[peer]?.isReachable != isReachable { attendToWaiting() }
         peers[peer] = PeerState(session: session, isReachable: isReachable)
         references[peer] = reference
     }
@@ -21,6 +22,7 @@ extension ShardPlane {
     package mutating func forgetPeer(_ peer: PeerNumber, context: Context, outbox: inout Outbox) {
         dropStreams(to: peer, context: context, outbox: &outbox)
         peers[peer] = nil
+        copyCounts[peer.value] = copyCounts[peer.value].flatMap { $0 == 0 ? nil : $0 }
         revision += 1
         references[peer] = nil
     }
@@ -66,6 +68,7 @@ extension ShardPlane {
         isProven: (Copy.State) -> Bool,
         _ visit: (SliceEpoch) -> Void
     ) {
+        guard copyCounts[holder.value, default: 0] > 0 else { return }
         for local in 0..<slices.count where copyHolders[local] == holder.value {
             guard case .copy(let copy) = roles[local], isProven(copy.state) else { continue }
             visit(SliceEpoch(slice: slices.lowerBound + local, epoch: copy.epoch))
@@ -163,8 +166,16 @@ extension ShardPlane {
 
     /// The ring has changed: every slice is looked at again.
     package mutating func ringChanged() {
-        unsettled.update(repeating: 1, count: slices.count)
+        unsettled.update(repeating: Attention.due.rawValue, count: slices.count)
         hasUnsettled = true
+    }
+
+    /// A peer can be reached again, or no longer: slices that wait for news are looked at again.
+    private mutating func attendToWaiting() {
+        for local in 0..<slices.count where unsettled[local] == Attention.waiting.rawValue {
+            unsettled[local] = Attention.due.rawValue
+            hasUnsettled = true
+        }
     }
 
     /// Brings held slices towards the ring: wanted owners learn, the first of them takes over, surplus copies go.
@@ -180,10 +191,10 @@ extension ShardPlane {
         var isAnyLeft = false
         for _ in 0..<slices.count {
             defer { local = local + 1 == slices.count ? 0 : local + 1 }
-            guard unsettled[local] != 0 else { continue }
-            defer { isAnyLeft = isAnyLeft || unsettled[local] != 0 }
+            guard unsettled[local] == Attention.due.rawValue else { continue }
+            defer { isAnyLeft = isAnyLeft || unsettled[local] == Attention.due.rawValue }
             guard case .holder(let holder) = roles[local] else {
-                unsettled[local] = 0
+                unsettled[local] = Attention.settled.rawValue
                 continue
             }
             guard case .stable = holder.phase else { continue }
@@ -208,16 +219,28 @@ extension ShardPlane {
         let wanted = topology.wantedOwners(of: slice)
         var isComplete = true
         var isLearning = false
+        var isDeferred = false
         for peer in wanted where peer != topology.own && peer != .none {
+            let isReachable = peers[peer]?.isReachable == true
             if let index = holder.stream(to: peer) {
-                if !holder.streams[index].isInSync {
-                    isComplete = false
-                    isLearning = true
+                if holder.streams[index].isInSync { continue }
+                isComplete = false
+                isLearning = true
+                // All was acknowledged while the peer could not be reached.
+                if case .finishing(let last) = holder.streams[index].state, isReachable,
+                    holder.streams[index].acknowledged >= last
+                {
+                    enterSync(slice, stream: index, outbox: &outbox)
+                    isDeferred = true
                 }
                 continue
             }
             isComplete = false
-            guard peers[peer]?.isReachable == true, budget > 0, holder.retryAt <= context.now.instant else { continue }
+            guard isReachable else { continue }
+            guard budget > 0, holder.retryAt <= context.now.instant else {
+                isDeferred = true
+                continue
+            }
             streamCounter += 1
             let until = context.now.instant.advanced(byMilliseconds: 1000)
             roles[local].holder.streams.append(
@@ -228,6 +251,7 @@ extension ShardPlane {
             refreshService(local)
             outbox.send(.offer(slice: slice, epoch: holder.epoch, stream: streamCounter), to: peer)
         }
+        if !isDeferred { unsettled[local] = Attention.waiting.rawValue }
         if isLearning { return }
         if let first = wanted.first, first != topology.own, first != .none {
             // The wanted primary takes over as soon as it is in sync; every other wanted owner that can be reached is.
@@ -238,7 +262,7 @@ extension ShardPlane {
         }
         guard isComplete, wanted.first == topology.own else { return }
         if dismissSurplus(local, wanted, &outbox) { return }
-        unsettled[local] = 0
+        unsettled[local] = Attention.settled.rawValue
     }
 
     /// Ends the streams of copies that the ring does not want. Returns whether there was one.
@@ -314,20 +338,20 @@ extension ShardPlane {
             }
             index += 1
         }
-        advanceUnsettled(context, writeDeadlineMilliseconds, &lateness, &outbox)
+        advanceDeadlines(context, writeDeadlineMilliseconds, &lateness, &outbox)
         advanceMerges(context, &outbox)
         advanceDrops()
         store.advance(now: context.now, budget: 256)
     }
 
-    private mutating func advanceUnsettled(
+    private mutating func advanceDeadlines(
         _ context: Context,
         _ writeDeadlineMilliseconds: UInt64,
         _ lateness: inout Lateness,
         _ outbox: inout Outbox
     ) {
-        guard hasUnsettled else { return }
-        for local in 0..<slices.count where unsettled[local] != 0 {
+        guard timedCount > 0 else { return }
+        for local in 0..<slices.count where timed[local] != 0 {
             guard case .holder(let holder) = roles[local] else { continue }
             if case .draining(_, let deadline) = holder.phase {
                 finishCutOver(local, context: context, outbox: &outbox)
