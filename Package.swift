@@ -67,6 +67,15 @@ let package = Package(
             ]
         ),
 
+        pure(
+            "Simulation",
+            [
+                "CacheNode", "CacheStore", "ClusterCore", "Membership", "MemcacheProtocol", "PeerProtocol", "Replication",
+                deque,
+            ]
+        ),
+        .executableTarget(name: "henge-sim", dependencies: ["Simulation"], swiftSettings: settings),
+
         .target(name: "CLinux"),
         .systemLibrary(name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
         shell("Reactor", ["CLinux", "ClusterCore"]),
@@ -102,6 +111,7 @@ let package = Package(
         tests("MemcacheProtocolTests", ["ClusterCore", "MemcacheProtocol"]),
         tests("ReactorTests", ["ClusterCore", "Reactor"]),
         tests("SettingsTests", ["ClusterCore", "Settings"]),
+        tests("SimulationTests", ["Simulation"]),
         tests("SystemdSupportTests", ["SystemdSupport", logging]),
     ],
     cxxLanguageStandard: .cxx17

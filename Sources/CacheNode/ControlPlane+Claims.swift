@@ -322,16 +322,19 @@ extension ControlPlane {
     /// Starts slices with nothing, where this node is the first owner that is there and nobody else has a copy.
     mutating func startEmpty(_ now: Now, _ outbox: inout Outbox, _ effects: inout [ControlEffect]) {
         guard case .joined = membership.phase, case .running = phase, membership.ownRecord.lifecycle == .up,
-            leaseUntil > now.instant,
+            leaseUntil > now.instant, nextEmptyLook <= now.instant,
             now.instant.milliseconds(since: membersChangedAt) >= configuration.settleMilliseconds
         else { return }
         let hasOpenClaim = claims.contains { if case .empty = $0.claim.ground { true } else { false } }
         guard !hasOpenClaim, !wanted.isEmpty else { return }
+        nextEmptyLook = now.instant.advanced(byMilliseconds: configuration.emptyLookMilliseconds)
+        var held: [Bool] = Array(repeating: false, count: Slice.count)
+        shards.forEach { $0.claims { held[$0] = true } }
         var entries: [SliceEpoch] = []
         let copies = max(ring.copies, 1)
         for slice in 0..<Slice.count {
             let holder = table.holders[slice]
-            guard holder != Self.own || heldEpoch(slice) == nil else { continue }
+            guard holder != Self.own || !held[slice] else { continue }
             guard holder == .none || holder == Self.own || isAbandoned(Int(holder.value), now.instant) else { continue }
             let owners = wanted[(slice * copies)..<((slice + 1) * copies)]
             let first = owners.first { owner in

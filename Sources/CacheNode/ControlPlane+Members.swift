@@ -36,7 +36,8 @@ extension ControlPlane {
             if isOutdated { retire(index, now, &outbox) }
         }
         let upCount = membership.members.count { $0.lifecycle == .up && $0.isLiving }
-        if upCount >= 3, !membership.ownRecord.sawThree {
+        // Said of itself by a settled member only: it tells one that comes back, whose vote is missed, from a newcomer.
+        if upCount >= 3, membership.ownRecord.lifecycle == .up, !membership.ownRecord.sawThree {
             var words: [MembershipEffect] = []
             membership.setSawThree(now: now.instant, effects: &words)
             follow(words.filter { $0 != .changed }, now, &outbox, &effects)
@@ -48,7 +49,7 @@ extension ControlPlane {
         isTopologyDirty = true
         effects.append(
             .remember(
-                sawThree: membership.sawThree,
+                sawThree: membership.ownRecord.sawThree,
                 peers: membership.members.filter { $0.id != membership.ownRecord.id }.map(\.cluster)
             )
         )

@@ -29,6 +29,8 @@ package struct ControlConfiguration: Sendable {
     package var stallMilliseconds: UInt64 = 150
     /// How long claims wait for answers before they are made again.
     package var claimMilliseconds: UInt64 = 300
+    /// How often slices that nobody holds are looked for.
+    package var emptyLookMilliseconds: UInt64 = 50
     /// How long members must stand still before slices that nobody holds are started.
     package var settleMilliseconds: UInt64 = 500
     /// How long a stop hands slices over before it ends anyway.
@@ -170,7 +172,7 @@ package struct ControlPlane {
     var nextPing: Instant
     var nextTick: Instant
     var nextWalk: Instant
-    var census = ShardPlane.Census()
+    var nextEmptyLook: Instant
     var outcome = Outcomes()
     private var isStopped = false
 
@@ -229,6 +231,7 @@ package struct ControlPlane {
         nextTick = now
         nextWalk = now
         nextSeekingNote = now.advanced(byMilliseconds: 1000)
+        nextEmptyLook = now
         topology = Topology(
             version: 0,
             own: Self.own,
@@ -472,8 +475,9 @@ package struct ControlPlane {
                     peers[index].promise.late()
                     effects.append(.log(.excluding(name: peers[index].name)))
                 }
-            } else {
+            } else if peers[index].promise.isExcluding {
                 peers[index].promise.caughtUp()
+                tellShards(of: index)
             }
         }
         exclude(now, &outbox, &effects)
@@ -494,10 +498,8 @@ package struct ControlPlane {
         guard case .running = phase else { return }
         nextWalk = now.instant.advanced(byMilliseconds: configuration.walkMilliseconds)
         let context = context(now)
-        var census = ShardPlane.Census()
-        shards.forEach { $0.count(topology: topology, copiesWanted: topology.copies, into: &census) }
-        self.census = census
-        var budget = configuration.replication.learnersMax - census.learners
+        var budget = configuration.replication.learnersMax
+        shards.forEach { budget -= $0.learnerCount }
         guard budget > 0 else { return }
         shards.forEach { $0.walk(topology: topology, budget: &budget, context: context, outbox: &outbox) }
     }

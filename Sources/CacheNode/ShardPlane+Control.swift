@@ -12,6 +12,8 @@ extension ShardPlane {
 
     /// Tells what the promises to a peer are worth, and whether every connection to it works.
     package mutating func setPeer(_ peer: PeerNumber, reference: MemberReference, session: UInt64, isReachable: Bool) {
+        if peers[peer] == nil { revision += 1 }
+        if peers[peer]?.isReachable != isReachable { attendToWaiting() }
         peers[peer] = PeerState(session: session, isReachable: isReachable)
         references[peer] = reference
     }
@@ -20,6 +22,8 @@ extension ShardPlane {
     package mutating func forgetPeer(_ peer: PeerNumber, context: Context, outbox: inout Outbox) {
         dropStreams(to: peer, context: context, outbox: &outbox)
         peers[peer] = nil
+        copyCounts[peer.value] = copyCounts[peer.value].flatMap { $0 == 0 ? nil : $0 }
+        revision += 1
         references[peer] = nil
     }
 
@@ -64,8 +68,9 @@ extension ShardPlane {
         isProven: (Copy.State) -> Bool,
         _ visit: (SliceEpoch) -> Void
     ) {
-        for local in roles.indices {
-            guard case .copy(let copy) = roles[local], copy.holder == holder, isProven(copy.state) else { continue }
+        guard copyCounts[holder.value, default: 0] > 0 else { return }
+        for local in 0..<slices.count where copyHolders[local] == holder.value {
+            guard case .copy(let copy) = roles[local], isProven(copy.state) else { continue }
             visit(SliceEpoch(slice: slices.lowerBound + local, epoch: copy.epoch))
         }
     }
@@ -161,7 +166,16 @@ extension ShardPlane {
 
     /// The ring has changed: every slice is looked at again.
     package mutating func ringChanged() {
-        unsettled.update(repeating: 1, count: slices.count)
+        unsettled.update(repeating: Attention.due.rawValue, count: slices.count)
+        hasUnsettled = true
+    }
+
+    /// A peer can be reached again, or no longer: slices that wait for news are looked at again.
+    private mutating func attendToWaiting() {
+        for local in 0..<slices.count where unsettled[local] == Attention.waiting.rawValue {
+            unsettled[local] = Attention.due.rawValue
+            hasUnsettled = true
+        }
     }
 
     /// Brings held slices towards the ring: wanted owners learn, the first of them takes over, surplus copies go.
@@ -172,21 +186,25 @@ extension ShardPlane {
         context: Context,
         outbox: inout Outbox
     ) {
-        guard context.mayServe else { return }
-        for step in 0..<slices.count {
-            let local = (walkCursor + step) % slices.count
-            guard unsettled[local] != 0 else { continue }
+        guard context.mayServe, hasUnsettled else { return }
+        var local = walkCursor
+        var isAnyLeft = false
+        for _ in 0..<slices.count {
+            defer { local = local + 1 == slices.count ? 0 : local + 1 }
+            guard unsettled[local] == Attention.due.rawValue else { continue }
+            defer { isAnyLeft = isAnyLeft || unsettled[local] == Attention.due.rawValue }
             guard case .holder(let holder) = roles[local] else {
-                unsettled[local] = 0
+                unsettled[local] = Attention.settled.rawValue
                 continue
             }
             guard case .stable = holder.phase else { continue }
             walk(local, holder, topology, &budget, context, &outbox)
             if budget <= 0 {
-                walkCursor = (local + 1) % slices.count
+                walkCursor = local + 1 == slices.count ? 0 : local + 1
                 return
             }
         }
+        hasUnsettled = isAnyLeft
     }
 
     private mutating func walk(
@@ -201,16 +219,28 @@ extension ShardPlane {
         let wanted = topology.wantedOwners(of: slice)
         var isComplete = true
         var isLearning = false
+        var isDeferred = false
         for peer in wanted where peer != topology.own && peer != .none {
+            let isReachable = peers[peer]?.isReachable == true
             if let index = holder.stream(to: peer) {
-                if !holder.streams[index].isInSync {
-                    isComplete = false
-                    isLearning = true
+                if holder.streams[index].isInSync { continue }
+                isComplete = false
+                isLearning = true
+                // All was acknowledged while the peer could not be reached.
+                if case .finishing(let last) = holder.streams[index].state, isReachable,
+                    holder.streams[index].acknowledged >= last
+                {
+                    enterSync(slice, stream: index, outbox: &outbox)
+                    isDeferred = true
                 }
                 continue
             }
             isComplete = false
-            guard peers[peer]?.isReachable == true, budget > 0, holder.retryAt <= context.now.instant else { continue }
+            guard isReachable else { continue }
+            guard budget > 0, holder.retryAt <= context.now.instant else {
+                isDeferred = true
+                continue
+            }
             streamCounter += 1
             let until = context.now.instant.advanced(byMilliseconds: 1000)
             roles[local].holder.streams.append(
@@ -221,6 +251,7 @@ extension ShardPlane {
             refreshService(local)
             outbox.send(.offer(slice: slice, epoch: holder.epoch, stream: streamCounter), to: peer)
         }
+        if !isDeferred { unsettled[local] = Attention.waiting.rawValue }
         if isLearning { return }
         if let first = wanted.first, first != topology.own, first != .none {
             // The wanted primary takes over as soon as it is in sync; every other wanted owner that can be reached is.
@@ -231,7 +262,7 @@ extension ShardPlane {
         }
         guard isComplete, wanted.first == topology.own else { return }
         if dismissSurplus(local, wanted, &outbox) { return }
-        unsettled[local] = 0
+        unsettled[local] = Attention.settled.rawValue
     }
 
     /// Ends the streams of copies that the ring does not want. Returns whether there was one.
@@ -307,19 +338,20 @@ extension ShardPlane {
             }
             index += 1
         }
-        advanceUnsettled(context, writeDeadlineMilliseconds, &lateness, &outbox)
+        advanceDeadlines(context, writeDeadlineMilliseconds, &lateness, &outbox)
         advanceMerges(context, &outbox)
         advanceDrops()
         store.advance(now: context.now, budget: 256)
     }
 
-    private mutating func advanceUnsettled(
+    private mutating func advanceDeadlines(
         _ context: Context,
         _ writeDeadlineMilliseconds: UInt64,
         _ lateness: inout Lateness,
         _ outbox: inout Outbox
     ) {
-        for local in 0..<slices.count where unsettled[local] != 0 {
+        guard timedCount > 0 else { return }
+        for local in 0..<slices.count where timed[local] != 0 {
             guard case .holder(let holder) = roles[local] else { continue }
             if case .draining(_, let deadline) = holder.phase {
                 finishCutOver(local, context: context, outbox: &outbox)
@@ -428,14 +460,35 @@ extension ShardPlane {
         package var short = 0
         /// Slices for which this node is anything at all, or still has content to give away.
         package var engaged = 0
-        package var learners = 0
 
         package init() {}
+
+        mutating func add(_ other: Census) {
+            held += other.held
+            copies += other.copies
+            settled += other.settled
+            moving += other.moving
+            short += other.short
+            engaged += other.engaged
+        }
     }
 
     /// Adds this shard's counts. `copiesWanted` is how many owners a slice can have at the moment.
-    package func count(topology: Topology, copiesWanted: Int, into census: inout Census) {
+    package mutating func count(topology: Topology, copiesWanted: Int, into census: inout Census) {
         census.engaged += merging.count
+        if let last = lastCensus, last.revision == revision, last.topology == topology.version,
+            last.copiesWanted == copiesWanted
+        {
+            census.add(last.census)
+            return
+        }
+        let fresh = self.census(topology, copiesWanted)
+        lastCensus = (revision, topology.version, copiesWanted, fresh)
+        census.add(fresh)
+    }
+
+    private func census(_ topology: Topology, _ copiesWanted: Int) -> Census {
+        var census = Census()
         for local in roles.indices {
             switch roles[local] {
             case .outside:
@@ -453,7 +506,6 @@ extension ShardPlane {
                 census.copies += 1
                 let inSync = holder.streams.reduce(into: 0) { $0 += $1.isInSync ? 1 : 0 }
                 let learning = holder.streams.contains { $0.isLearning }
-                census.learners += holder.streams.reduce(into: 0) { $0 += $1.isLearning ? 1 : 0 }
                 if inSync + 1 < copiesWanted { census.short += 1 }
                 let wanted = topology.wantedOwners(of: slices.lowerBound + local)
                 let isMoving =
@@ -465,13 +517,20 @@ extension ShardPlane {
                 }
             }
         }
+        return census
     }
 
     /// Visits every slice that this node serves, with its epoch.
     package func holdings(_ visit: (SliceEpoch) -> Void) {
-        for local in roles.indices {
-            guard case .holder(let holder) = roles[local], holder.phase.isServing else { continue }
-            visit(SliceEpoch(slice: slices.lowerBound + local, epoch: holder.epoch))
+        for local in 0..<slices.count where servedEpochs[local] != 0 {
+            visit(SliceEpoch(slice: slices.lowerBound + local, epoch: servedEpochs[local]))
+        }
+    }
+
+    /// Visits every slice that this node serves, or has a claim on from a cut over.
+    package func claims(_ visit: (Int) -> Void) {
+        for local in 0..<slices.count where servedEpochs[local] != 0 || roles[local].isHolder {
+            visit(slices.lowerBound + local)
         }
     }
 

@@ -55,8 +55,35 @@ package struct ShardPlane: ~Copyable {
     package var store: Shard
     var roles: [SliceRole]
     let service: UnsafeMutablePointer<UInt8>
-    /// 1 for each slice that the walk has to look at: its role, a stream or the ring changed.
+    /// What the walk has to do for a slice.
+    enum Attention: UInt8 {
+        /// Nothing: the slice is as the ring wants it, or not held here.
+        case settled = 0
+        /// Look: its role, a stream or the ring changed, or something is to be tried again.
+        case due = 1
+        /// Nothing before a stream of the slice goes on, or a peer can be reached again.
+        case waiting = 2
+    }
+
+    /// An `Attention` for each slice.
     let unsettled: UnsafeMutablePointer<UInt8>
+    /// Whether any slice is due, or could be; what looks at all slices at every turn of the clock looks here first.
+    var hasUnsettled = false
+    /// 1 for each slice with a deadline: a cut over, an offer, an adoption.
+    let timed: UnsafeMutablePointer<UInt8>
+    var timedCount = 0
+    /// What is read of all slices often, beside the roles that it follows from: the epoch in which each is served (0:
+    /// not), whose copy it is (0: nobody's), and how many learners it teaches.
+    let servedEpochs: UnsafeMutablePointer<UInt32>
+    let copyHolders: UnsafeMutablePointer<UInt32>
+    let learnerCounts: UnsafeMutablePointer<UInt8>
+    /// How many slices are copies of each peer's.
+    var copyCounts: [UInt32: Int] = [:]
+    /// How many learners all slices teach.
+    package internal(set) var learnerCount = 0
+    /// Rises with every change that a census would show.
+    var revision: UInt64 = 1
+    var lastCensus: (revision: UInt64, topology: UInt64, copiesWanted: Int, census: Census)?
     /// What is known of each peer: the session of the promises to it, and whether every connection to it works.
     var peers: [PeerNumber: PeerState] = [:]
     /// Slices whose writes wait for copies; a slice may have left already.
@@ -130,10 +157,22 @@ package struct ShardPlane: ~Copyable {
         self.service.initialize(repeating: Service.none.rawValue, count: slices.count)
         self.unsettled = UnsafeMutablePointer<UInt8>.allocate(capacity: slices.count)
         self.unsettled.initialize(repeating: 0, count: slices.count)
+        self.timed = UnsafeMutablePointer<UInt8>.allocate(capacity: slices.count)
+        self.timed.initialize(repeating: 0, count: slices.count)
+        self.servedEpochs = UnsafeMutablePointer<UInt32>.allocate(capacity: slices.count)
+        self.servedEpochs.initialize(repeating: 0, count: slices.count)
+        self.copyHolders = UnsafeMutablePointer<UInt32>.allocate(capacity: slices.count)
+        self.copyHolders.initialize(repeating: 0, count: slices.count)
+        self.learnerCounts = UnsafeMutablePointer<UInt8>.allocate(capacity: slices.count)
+        self.learnerCounts.initialize(repeating: 0, count: slices.count)
         self.streamCounter = UInt64(index + 1) << 48
     }
 
     deinit {
+        learnerCounts.deallocate()
+        copyHolders.deallocate()
+        servedEpochs.deallocate()
+        timed.deallocate()
         unsettled.deallocate()
         service.deallocate()
     }
@@ -341,7 +380,7 @@ package struct ShardPlane: ~Copyable {
         finishCutOver(local, context: context, outbox: &outbox)
     }
 
-    private mutating func enterSync(_ slice: Int, stream index: Int, outbox: inout Outbox) {
+    mutating func enterSync(_ slice: Int, stream index: Int, outbox: inout Outbox) {
         let local = slice - slices.lowerBound
         let peer = roles[local].holder.streams[index].peer
         guard let state = peers[peer], state.isReachable else { return }
@@ -418,13 +457,25 @@ package struct ShardPlane: ~Copyable {
         store.scheduleFlush(slice: slice, atUnixMilliseconds: marks.flushAt)
     }
 
-    /// Derives how the slice is served from its role; after every change of role or stream.
+    /// Derives from a slice's role how it is served, and what else is kept beside it; after every change of role or
+    /// stream.
     mutating func refreshService(_ local: Int) {
         let level: Service
+        var servedEpoch: UInt32 = 0
+        var copyHolder: UInt32 = 0
+        var learners = 0
+        var isTimed = false
         switch roles[local] {
-        case .outside, .copy:
+        case .outside:
             level = .none
+        case .copy(let copy):
+            level = .none
+            copyHolder = copy.holder.value
         case .holder(let holder):
+            learners = holder.streams.reduce(into: 0) { $0 += $1.isLearning ? 1 : 0 }
+            if holder.phase.isServing { servedEpoch = holder.epoch }
+            isTimed = holder.streams.contains { $0.hasDeadline }
+            if case .draining = holder.phase { isTimed = true }
             switch holder.phase {
             case .claiming: level = .none
             case .draining: level = .reads
@@ -437,7 +488,19 @@ package struct ShardPlane: ~Copyable {
             }
         }
         service[local] = level.rawValue
-        unsettled[local] = 1
+        servedEpochs[local] = servedEpoch
+        if copyHolders[local] != copyHolder {
+            if copyHolders[local] != 0 { copyCounts[copyHolders[local], default: 0] -= 1 }
+            if copyHolder != 0 { copyCounts[copyHolder, default: 0] += 1 }
+            copyHolders[local] = copyHolder
+        }
+        timedCount += (isTimed ? 1 : 0) - Int(timed[local])
+        timed[local] = isTimed ? 1 : 0
+        learnerCount += learners - Int(learnerCounts[local])
+        learnerCounts[local] = UInt8(clamping: learners)
+        unsettled[local] = Attention.due.rawValue
+        hasUnsettled = true
+        revision += 1
     }
 
     // MARK: - Streams, the copy's side
@@ -551,6 +614,7 @@ package struct ShardPlane: ~Copyable {
             counters.learned += 1
         case .inSync:
             roles[local].copy.state = .inSync(session: try reader.integer())
+            revision += 1
         case .handOver:
             let epoch = try reader.integer(UInt32.self)
             let marks = try SliceMarks(&reader)
@@ -696,6 +760,7 @@ package struct ShardPlane: ~Copyable {
                             state: .inSync(session: session)
                         )
                     )
+                    refreshService(local)
                     outbox.send(to: .peer(peer)) {
                         AcknowledgementFrame(slice: slice, stream: stream, sequence: 0, position: position)
                             .append(to: &$0)

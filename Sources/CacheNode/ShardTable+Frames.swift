@@ -3,7 +3,8 @@ package import PeerProtocol
 package import Replication
 
 extension ShardTable {
-    /// Frames about one slice that may come on any link: stream entries, acknowledgements, refusals, merges.
+    /// Frames about one slice that may come on any link: stream entries, acknowledgements, refusals, merges, and
+    /// adoptions, which follow a cut over on whatever link it came.
     /// Returns false for a frame of another family.
     package func receive(
         _ kind: Frame.Kind,
@@ -33,9 +34,13 @@ extension ShardTable {
             let shard = lock(index)
             defer { unlock(index) }
             shard.pointee.receive(acknowledgement, from: peer, context: context, outbox: &outbox)
-        case .refusal:
-            guard let message = try ControlMessage(kind, body), case .refusal(let slice, _, _) = message else {
-                throw MalformedBytes()
+        case .refusal, .adopt:
+            guard let message = try ControlMessage(kind, body) else { throw MalformedBytes() }
+            let slice: Int
+            switch message {
+            case .refusal(let refused, _, _): slice = refused
+            case .adopt(let adopted, _, _, _, _, _): slice = adopted
+            default: throw MalformedBytes()
             }
             let index = index(of: slice)
             let shard = lock(index)

@@ -98,6 +98,14 @@ package struct OutStream {
         if case .inSync = state { true } else { false }
     }
 
+    /// Whether something must come from the peer by a certain time.
+    package var hasDeadline: Bool {
+        switch state {
+        case .offered, .adopting: true
+        case .copying, .finishing, .inSync: false
+        }
+    }
+
     package var isLearning: Bool {
         switch state {
         case .offered, .copying, .finishing: true

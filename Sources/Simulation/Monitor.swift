@@ -1,0 +1,179 @@
+import CacheNode
+import ClusterCore
+import Membership
+import PeerProtocol
+import Replication
+
+/// What is counted in a run, and what the faults so far excuse.
+struct Monitor {
+    var answers: UInt64 = 0
+    var errors: UInt64 = 0
+    var misses: UInt64 = 0
+    var unanswered: UInt64 = 0
+    var refusals: [String] = []
+    /// Nodes that were hurt since all was well last.
+    var impaired: Set<Int> = []
+    var crashed: Set<Int> = []
+    /// What was written up to here may be missing.
+    var excusedUntil: UInt64 = 0
+    /// More nodes are hurt than there are copies beside the holder.
+    var isLossAllowed = false
+    var allowsFailures = false
+    /// The highest epoch in which each slice was ever served.
+    var served: [UInt32] = Array(repeating: 0, count: Slice.count)
+    /// For each slice who served it at the last look.
+    var holder: [Int32] = []
+    /// Epochs in each life's table.
+    var known: [Int: [UInt32]] = [:]
+    var looks: UInt64 = 0
+}
+
+extension World {
+    var isSafe: Bool { options.partition == .safe }
+
+    /// Looks at all nodes at once.
+    func checkInvariants() {
+        if monitor.impaired.count > options.replicas { monitor.isLossAllowed = true }
+        if monitor.isLossAllowed { monitor.excusedUntil = time }
+        monitor.looks += 1
+        guard isSafe, monitor.looks.isMultiple(of: 2) else { return }
+        var holders: [Int32] = Array(repeating: -1, count: Slice.count)
+        var served = monitor.served
+        var problem: String?
+        for (index, node) in nodes.enumerated() {
+            guard let process = node.process, process.isAlive, !process.isPaused,
+                process.control.leaseUntil > now(process).instant
+            else { continue }
+            process.shards.forEach { shard in
+                shard.holdings { entry in
+                    if holders[entry.slice] >= 0, problem == nil {
+                        problem =
+                            "TWO HOLDERS: slice \(entry.slice) is served by \(nodes[Int(holders[entry.slice])].name)"
+                            + " and \(node.name) (epoch \(entry.epoch))"
+                    }
+                    holders[entry.slice] = Int32(index)
+                    if entry.epoch < served[entry.slice], problem == nil {
+                        problem =
+                            "EPOCH FELL: \(node.name) serves slice \(entry.slice) in epoch \(entry.epoch)"
+                            + " after \(served[entry.slice])"
+                    }
+                    served[entry.slice] = max(served[entry.slice], entry.epoch)
+                }
+            }
+        }
+        monitor.served = served
+        if let problem { fail(problem) }
+        guard monitor.looks.isMultiple(of: 20) else { return }
+        for node in nodes {
+            guard let process = node.process, process.isAlive else { continue }
+            let epochs = process.control.topology.epochs
+            if let before = monitor.known[process.number], before != epochs {
+                for slice in 0..<Slice.count where epochs[slice] < before[slice] {
+                    fail("EPOCH FELL: \(node.name) knew \(before[slice]) for slice \(slice), now \(epochs[slice])")
+                    break
+                }
+            }
+            monitor.known[process.number] = epochs
+        }
+    }
+
+    func observe(_ event: ControlEvent, _ process: Process) {
+        switch event {
+        case .drained:
+            process.drainFinished = true
+            checkDrain(process)
+        default: break
+        }
+    }
+
+    /// A drain that says that it is done: every slice has its full set elsewhere.
+    private func checkDrain(_ process: Process) {
+        var full: [Bool] = Array(repeating: false, count: Slice.count)
+        let others = nodes.compactMap(\.process).filter { $0.isAlive && $0 !== process }
+        let wanted = min(options.replicas, others.count - 1)
+        for other in others {
+            other.shards.forEach { shard in
+                shard.holdings { entry in
+                    if (shard.inSyncCount(entry.slice) ?? 0) >= wanted { full[entry.slice] = true }
+                }
+            }
+        }
+        let lacking = full.count { !$0 }
+        if lacking > 0, monitor.impaired.isEmpty {
+            fail("DRAIN of \(process.node.name) is done, but \(lacking) slices are not full elsewhere")
+        }
+    }
+
+    // MARK: - All is well
+
+    /// Nil where the cluster is as the ring wants it; else what is not.
+    package func unrest() -> String? {
+        let alive = nodes.compactMap(\.process).filter(\.isAlive)
+        guard !alive.isEmpty else { return "nobody is there" }
+        var ring: UInt64?
+        var held = 0
+        for process in alive {
+            if process.isPaused { return "\(process.node.name) is paused" }
+            let snapshot = process.control.snapshot(now: now(process))
+            guard case .joined = snapshot.phase else { return "\(process.node.name) has not joined" }
+            guard snapshot.lifecycle == .up else { return "\(process.node.name) is \(snapshot.lifecycle)" }
+            guard snapshot.hasLease else { return "\(process.node.name) has no lease" }
+            if let ring, ring != snapshot.ringHash { return "\(process.node.name) has another ring" }
+            ring = snapshot.ringHash
+            let living = snapshot.members.count { $0.record.isLiving }
+            if living != alive.count { return "\(process.node.name) sees \(living) of \(alive.count) members" }
+            var census = ShardPlane.Census()
+            process.shards.forEach {
+                $0.count(
+                    topology: process.control.topology,
+                    copiesWanted: process.control.topology.copies,
+                    into: &census
+                )
+            }
+            if census.settled != census.held {
+                return "\(process.node.name): of \(census.held) slices \(census.settled) settled, \(census.moving) moving,"
+                    + " \(census.short) short"
+            }
+            held += census.held
+        }
+        if held != Slice.count { return "\(held) slices are held" }
+        return disagreement(alive)
+    }
+
+    /// Who believes in a wrong holder.
+    private func disagreement(_ alive: [Process]) -> String? {
+        var holders: [MemberReference?] = Array(repeating: nil, count: Slice.count)
+        for process in alive {
+            let own = MemberReference(id: process.node.id, generation: process.generation)
+            process.shards.forEach { $0.holdings { holders[$0.slice] = own } }
+        }
+        for process in alive {
+            let topology = process.control.topology
+            var wrong = 0
+            for slice in 0..<Slice.count {
+                let number = topology.holders[slice]
+                if topology.peer(number)?.reference != holders[slice] { wrong += 1 }
+            }
+            if wrong > 0 { return "\(process.node.name) is wrong about the holders of \(wrong) slices" }
+        }
+        return nil
+    }
+
+    /// Waits until all is well; a failure where that takes longer than `limit` milliseconds.
+    package func settle(within limit: UInt64) {
+        var last: String?
+        let isDone = run(atMostMilliseconds: limit) {
+            last = unrest()
+            return last == nil
+        }
+        guard isDone else {
+            fail("NOT SETTLED after \(limit) ms: \(last ?? "")")
+            return
+        }
+        log("all is well")
+        monitor.impaired = []
+        monitor.crashed = []
+        if monitor.isLossAllowed { monitor.excusedUntil = time }
+        monitor.isLossAllowed = false
+    }
+}

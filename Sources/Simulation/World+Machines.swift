@@ -1,0 +1,223 @@
+import CacheNode
+import CacheStore
+import ClusterCore
+import Membership
+package import PeerProtocol
+import Replication
+
+// What befalls machines: start, crash, pause, orderly ends, and what befalls the network between them.
+
+extension World {
+    /// Starts the process of a machine: a new generation, nothing in memory.
+    package func start(_ index: Int) {
+        let node = nodes[index]
+        if node.process?.isAlive == true { return }
+        node.isPoweredOff = false
+        node.generation += 1
+        var replication = ReplicationConfiguration()
+        replication.replicas = options.replicas
+        replication.partition = options.partition
+        var configuration = ControlConfiguration()
+        configuration.replication = replication
+        configuration.workers = options.workers
+        configuration.fillDelayMilliseconds = options.fillDelayMilliseconds
+        var membership = MembershipConfiguration()
+        membership.clusterName = Self.clusterName
+        let shards = ShardTable(
+            count: 4,
+            store: StoreConfiguration(memoryBytes: 16 * 1024 * 1024),
+            configuration: replication,
+            locks: nil
+        )
+        let own = MemberRecord(
+            id: node.id,
+            generation: node.generation,
+            name: node.name,
+            client: Endpoint(node.endpoint.address, port: 11_211),
+            cluster: node.endpoint,
+            admin: Endpoint(node.endpoint.address, port: 11_411),
+            memoryBytes: 16 * 1024 * 1024,
+            sawThree: node.sawThree
+        )
+        let seeds = nodes.prefix(min(3, options.nodes)).map {
+            HostAndPort(host: $0.index == 1 ? $0.name : $0.endpoint.address.description, port: 11_311)
+        }
+        let control = ControlPlane(
+            configuration: configuration,
+            membership: membership,
+            own: own,
+            seeds: Array(seeds),
+            remembered: node.remembered,
+            shards: shards,
+            now: node.instant(at: time),
+            randomSeed: random.next()
+        )
+        let process = Process(
+            node: node,
+            number: processes.count,
+            generation: node.generation,
+            shards: shards,
+            control: control
+        )
+        for worker in 0..<options.workers {
+            process.workers.append(
+                WorkerBox(
+                    plane: DataPlane(
+                        worker: UInt16(worker),
+                        shards: shards,
+                        configuration: DataPlaneConfiguration(),
+                        topology: process.control.topology
+                    )
+                )
+            )
+        }
+        for thread in 0...options.workers { process.threads.append(SimulatedThread(index: thread)) }
+        processes.append(process)
+        node.process = process
+        log("\(node.name) starts in generation \(node.generation)")
+        for thread in process.threads { finishTurn(process, thread) }
+        release()
+    }
+
+    /// The process is gone at once. With the power off, nobody tells its peers.
+    package func crash(_ index: Int, isPowerLoss: Bool = false) {
+        guard let process = nodes[index].process, process.isAlive else { return }
+        log("\(nodes[index].name) \(isPowerLoss ? "loses its power" : "crashes")")
+        nodes[index].isPoweredOff = isPowerLoss
+        monitor.impaired.insert(index)
+        monitor.crashed.insert(index)
+        end(process, isOrderly: !isPowerLoss)
+    }
+
+    /// The kernel closes what the process had open.
+    func end(_ process: Process, isOrderly: Bool) {
+        guard process.isAlive else { return }
+        process.isAlive = false
+        process.isPaused = false
+        process.backlog = []
+        if process.node.process === process { process.node.process = nil }
+        for connection in connections {
+            if connection.opener === process, connection.atOpener.isOpen {
+                connection.atOpener.isOpen = false
+                if isOrderly { sayClosed(connection, toOpener: false) }
+            }
+            if connection.acceptor === process, connection.atAcceptor.isOpen {
+                connection.atAcceptor.isOpen = false
+                if isOrderly { sayClosed(connection, toOpener: true) }
+            }
+        }
+        for client in process.clients { client.lose(history, at: time) }
+        process.clients = []
+    }
+
+    /// SIGSTOP.
+    package func pause(_ index: Int) {
+        guard let process = nodes[index].process, process.isAlive, !process.isPaused else { return }
+        log("\(nodes[index].name) is paused")
+        monitor.impaired.insert(index)
+        process.isPaused = true
+    }
+
+    /// SIGCONT.
+    package func resume(_ index: Int) {
+        guard let process = nodes[index].process, process.isPaused else { return }
+        log("\(nodes[index].name) goes on")
+        process.isPaused = false
+        let backlog = process.backlog
+        process.backlog = []
+        // What waits comes in its order, within the next moments; threads run side by side.
+        for kind in backlog { queue.schedule(kind, at: time + 1000) }
+        for thread in process.threads where thread.wakeAt == nil {
+            thread.wakeAt = time + 1000
+            queue.schedule(.wake(process, thread: thread.index), at: time + 1000)
+        }
+    }
+
+    /// Cuts the network between two groups, both ways.
+    package func partition(_ left: [Int], _ right: [Int]) {
+        log("the network splits: \(left.map { nodes[$0].name }) from \(right.map { nodes[$0].name })")
+        for a in left {
+            for b in right {
+                network.block(a, b)
+                network.block(b, a)
+            }
+        }
+        for index in left.count < right.count ? left : right { monitor.impaired.insert(index) }
+    }
+
+    /// Cuts one direction.
+    package func cut(from: Int, to: Int) {
+        log("nothing goes from \(nodes[from].name) to \(nodes[to].name)")
+        network.block(from, to)
+        monitor.impaired.insert(from)
+        monitor.impaired.insert(to)
+    }
+
+    package func heal() {
+        log("the network is whole")
+        network.unblockAll()
+        network.lossThousandths = 5
+        network.slowOneIn = 200
+        release()
+    }
+
+    /// Resets every connection between two machines.
+    package func resetConnections(_ left: Int, _ right: Int) {
+        log("connections between \(nodes[left].name) and \(nodes[right].name) are reset")
+        monitor.impaired.insert(left)
+        for connection in connections {
+            let opener = connection.opener.node.index
+            guard (opener == left && connection.target == right) || (opener == right && connection.target == left)
+            else { continue }
+            // Both ends hear of it on their own.
+            if connection.atOpener.isOpen { schedule(.closed(connection, toOpener: true), after: 1000) }
+            if connection.atAcceptor.isOpen {
+                schedule(.closed(connection, toOpener: false), after: network.delay(using: &random))
+            }
+        }
+    }
+
+    /// An operator's word to a node.
+    package func order(_ order: NodeOrder, _ index: Int) {
+        guard let process = nodes[index].process, process.isAlive else { return }
+        let thread = process.threads[0]
+        let refusal = process.control.carryOut(order, now(process), &thread.outbox, &process.effects)
+        log("\(nodes[index].name) is told: \(order)\(refusal.isEmpty ? "" : ", and refuses: \(refusal)")")
+        if !refusal.isEmpty { monitor.refusals.append(refusal) }
+        finishTurn(process, thread)
+    }
+
+    /// SIGTERM: hands over what it holds and ends.
+    package func stop(_ index: Int) {
+        guard let process = nodes[index].process, process.isAlive else { return }
+        log("\(nodes[index].name) is told to stop")
+        let thread = process.threads[0]
+        process.control.stop(now: now(process), outbox: &thread.outbox, effects: &process.effects)
+        finishTurn(process, thread)
+    }
+
+    package func isAlive(_ index: Int) -> Bool { nodes[index].process?.isAlive == true }
+
+    // MARK: - Clients of a node
+
+    func refreshClients(_ process: Process) {
+        if process.isClosing {
+            guard process.clients.isEmpty else { return }
+            process.isClosing = false
+            process.control.clientsClosed(
+                now: now(process),
+                outbox: &process.threads[0].outbox,
+                effects: &process.effects
+            )
+            return
+        }
+        guard !process.isOpen, !process.drainFinished, process.control.mayOpen(now: now(process)) else { return }
+        process.isOpen = true
+        log("\(process.node.name) takes clients")
+    }
+
+    func closeIdleClients(_ process: Process, _ thread: SimulatedThread) {
+        process.drainFinished = true
+        for client in process.clients where client.thread == thread.index && client.isIdle { client.disconnect() }
+    }
+}
