@@ -114,6 +114,18 @@ extension ControlPlane {
             case .rejected(let epoch, let reference):
                 let holder = reference.map { number(for: $0) } ?? .none
                 if epoch > entry.epoch || (epoch == entry.epoch && holder != Self.own) {
+                    if case .held = claims[index].claim.ground {
+                        claims[index].entries[place].isSettled = true
+                        fail(entry, of: claims[index].claim, &outbox)
+                        demote(
+                            SliceEpoch(slice: entry.slice, epoch: epoch),
+                            holder: holder,
+                            isCertain: false,
+                            now,
+                            &outbox
+                        )
+                        continue
+                    }
                     fail(entry, of: claims[index].claim, &outbox)
                     claims[index].entries[place].isSettled = true
                     learn(
@@ -162,6 +174,10 @@ extension ControlPlane {
             switch pending.claim.ground {
             case .handedOver:
                 shards.withShard(shardIndex) { $0.confirm(entry) }
+            case .held:
+                let shard = shards.lock(shardIndex)
+                shard.pointee.resume(entry, context: context, outbox: &outbox)
+                shards.unlock(shardIndex)
             case .silent:
                 let shard = shards.lock(shardIndex)
                 var isProven = false
@@ -235,9 +251,16 @@ extension ControlPlane {
             shards.unlock(index)
         }
         table.withdraw(slice: entry.slice, epoch: entry.epoch, holder: Self.own)
+        withdrawn.append(entry)
+    }
+
+    /// Tells all what was given up in this turn.
+    mutating func sayWithdrawn(_ outbox: inout Outbox) {
+        guard !withdrawn.isEmpty else { return }
         for index in peers.indices where index > 1 && peers[index].isControlConnected && !peers[index].isGone {
-            outbox.send(.withdraw([entry]), to: PeerNumber(UInt32(index)))
+            outbox.send(.withdraw(withdrawn), to: PeerNumber(UInt32(index)))
         }
+        withdrawn = []
     }
 
     mutating func advanceClaims(_ now: Now, _ outbox: inout Outbox, _ effects: inout [ControlEffect]) {
@@ -253,6 +276,15 @@ extension ControlPlane {
                 continue
             }
             if case .handedOver = claims[index].claim.ground {
+                // What was lost meanwhile is claimed no longer.
+                for place in claims[index].entries.indices {
+                    let entry = claims[index].entries[place].entry
+                    let isOpen = shards.withShard(shards.index(of: entry.slice)) { $0.isClaiming(entry) }
+                    if !isOpen { claims[index].entries[place].isSettled = true }
+                }
+                if claims[index].isSettled { continue }
+            }
+            if case .handedOver = claims[index].claim.ground {
                 // The old holder has let go: nobody but this node can go on, so it keeps asking.
                 claims[index].until = now.instant.advanced(byMilliseconds: configuration.claimMilliseconds)
                 let claim = claims[index].claim
@@ -266,10 +298,27 @@ extension ControlPlane {
             let ground = claims[index].claim
             claims.remove(at: index)
             for entry in open { fail(entry, of: ground, &outbox) }
+            if case .held = ground.ground { suspended += open }
         }
     }
 
     // MARK: - Grounds
+
+    /// Claims again what was claimed over this node, until a majority agrees or somebody is known to hold it.
+    mutating func reclaim(_ now: Now, _ outbox: inout Outbox, _ effects: inout [ControlEffect]) {
+        guard !suspended.isEmpty, reclaimAt <= now.instant, leaseUntil > now.instant else { return }
+        // Two nodes that claim against each other must not keep step.
+        reclaimAt = now.instant.advanced(byMilliseconds: UInt64.random(in: 20...120, using: &random))
+        var entries: [SliceEpoch] = []
+        var named: [Bool] = Array(repeating: false, count: Slice.count)
+        for entry in suspended where !named[entry.slice] {
+            guard shards.withShard(shards.index(of: entry.slice), { $0.isSuspended(entry) }) else { continue }
+            named[entry.slice] = true
+            entries.append(entry)
+        }
+        suspended = []
+        if !entries.isEmpty { propose(.held, holder: .none, entries, now, &outbox, &effects) }
+    }
 
     mutating func claimHandedOver(
         _ entry: SliceEpoch,
@@ -410,6 +459,9 @@ extension ControlPlane {
         }
         if case .handedOver = ground {
             // The old holder itself has let go.
+        } else if case .held = ground {
+            // Only who is recorded here goes on: over anybody else's record it might have missed writes.
+            guard recorded == peer else { return .rejected(epoch: known, holder: reference) }
         } else {
             // Nobody is replaced whom this member heard lately, neither the holder that is named nor the one known.
             for holder in [silent, recorded] where holder != .none && holder != peer {
@@ -422,6 +474,8 @@ extension ControlPlane {
                 }
             }
             if case .empty = ground {
+                // Who serves the slice, or is about to, knows better than any record.
+                if peer != Self.own, heldEpoch(entry.slice) != nil { return .candidate }
                 let isCandidate = shards.withShard(shards.index(of: entry.slice)) { shard in
                     shard.isCandidate(entry.slice) { holder, state in
                         let silence = witness.silenceMilliseconds(of: holder, now: now.instant)
@@ -439,7 +493,7 @@ extension ControlPlane {
             }
         }
         table.record(slice: entry.slice, epoch: entry.epoch, holder: peer)
-        if peer != Self.own { demote(entry, holder: peer, now, &outbox) }
+        if peer != Self.own { demote(entry, holder: peer, isCertain: false, now, &outbox) }
         return .accepted
     }
 }

@@ -147,8 +147,9 @@ extension ControlPlane {
         _ effects: inout [ControlEffect]
     ) {
         let known = members.map { number(for: $0) }
-        for slice in 0..<Slice.count where epochs[slice] > 0 {
-            let holder = holders[slice] == 0 ? PeerNumber.none : known[Int(holders[slice]) - 1]
+        // An epoch without a holder is a claim that was given up: it tells nothing.
+        for slice in 0..<Slice.count where epochs[slice] > 0 && holders[slice] != 0 {
+            let holder = known[Int(holders[slice]) - 1]
             learn(
                 SliceEpoch(slice: slice, epoch: epochs[slice]),
                 holder: holder,
@@ -160,6 +161,35 @@ extension ControlPlane {
         }
         peers[Int(peer.value)].mustReadTable = false
         tableSources.insert(peer)
+    }
+
+    /// Slices that this node claims and does not serve so far.
+    func openClaims() -> [SliceEpoch] {
+        var open = suspended
+        for claim in claims {
+            for entry in claim.entries where !entry.isSettled { open.append(entry.entry) }
+        }
+        return open
+    }
+
+    /// A peer's own word on what it holds: all of it.
+    mutating func receiveHoldings(
+        _ entries: [SliceEpoch],
+        _ claimed: [SliceEpoch],
+        from peer: PeerNumber,
+        _ now: Now,
+        _ outbox: inout Outbox,
+        _ effects: inout [ControlEffect]
+    ) {
+        var named: [Bool] = Array(repeating: false, count: Slice.count)
+        for entry in entries {
+            named[entry.slice] = true
+            learn(entry, holder: peer, isCertain: true, now, &outbox, &effects)
+        }
+        for entry in claimed { named[entry.slice] = true }
+        for slice in 0..<Slice.count where table.holders[slice] == peer && !named[slice] {
+            table.withdraw(slice: slice, epoch: table.epochs[slice], holder: peer)
+        }
     }
 
     /// Somebody is said to hold a slice. `isCertain`: by itself.
@@ -177,23 +207,38 @@ extension ControlPlane {
             // Both sides of a split came to the same epoch; the greater id goes on.
             guard peers[Int(holder.value)].reference > peers[Int(Self.own.value)].reference else { return }
         }
+        if !isCertain, holder != Self.own, table.holders[entry.slice] == Self.own, isSafe,
+            let held = heldEpoch(entry.slice), held <= entry.epoch
+        {
+            // A claim, which may have been confirmed, or may have failed: the majority decides.
+            demote(entry, holder: holder, isCertain: false, now, &outbox)
+            return
+        }
         let hasChanged =
             isCertain
             ? table.correct(slice: entry.slice, epoch: entry.epoch, holder: holder)
             : table.record(slice: entry.slice, epoch: entry.epoch, holder: holder)
         guard hasChanged, holder != Self.own else { return }
-        demote(entry, holder: holder, now, &outbox)
+        demote(entry, holder: holder, isCertain: isCertain, now, &outbox)
     }
 
     func heldEpoch(_ slice: Int) -> UInt32? {
         shards.withShard(shards.index(of: slice)) { $0.heldEpoch(slice) }
     }
 
-    /// Another node holds the slice in that epoch: this one does not, if it thought so.
-    func demote(_ entry: SliceEpoch, holder: PeerNumber, _ now: Now, _ outbox: inout Outbox) {
+    /// Another node holds the slice in that epoch, or claims it: this one does not serve it, if it did.
+    mutating func demote(
+        _ entry: SliceEpoch,
+        holder: PeerNumber,
+        isCertain: Bool,
+        _ now: Now,
+        _ outbox: inout Outbox
+    ) {
         let index = shards.index(of: entry.slice)
         let shard = shards.lock(index)
-        if let held = shard.pointee.heldEpoch(entry.slice), held <= entry.epoch {
+        if !isCertain, isSafe, shard.pointee.mayBeSuspended(entry.slice) {
+            if let again = shard.pointee.suspend(entry) { suspended.append(again) }
+        } else if let held = shard.pointee.heldEpoch(entry.slice), held <= entry.epoch {
             let target = isSafe || holder == .none ? nil : holder
             shard.pointee.demote(entry, mergingTo: target, outbox: &outbox)
         }

@@ -146,6 +146,11 @@ package struct ControlPlane {
     var tableSources: Set<PeerNumber> = []
     var claims: [PendingClaim] = []
     var claimCounter: UInt64 = 0
+    /// Slices whose holder this node is and must be recorded as again.
+    var suspended: [SliceEpoch] = []
+    var reclaimAt = Instant(nanoseconds: 0)
+    /// Claims that were given up in this turn.
+    var withdrawn: [SliceEpoch] = []
 
     var ring = Ring(members: [], replicas: 0)
     var ringNumbers: [PeerNumber] = []
@@ -363,7 +368,9 @@ package struct ControlPlane {
         case .learn(let slice, _, _), .refusal(let slice, _, _), .adopt(let slice, _, _, _, _, _):
             forwardToShard(message, slice, peer, now, &outbox)
         case .claim(let claim): answer(claim, from: peer, now, &outbox, &effects)
-        case .claimReply(let reply): receive(reply, from: peer, now, &outbox, &effects)
+        case .claimReply(let reply):
+            receive(reply, from: peer, now, &outbox, &effects)
+            sayWithdrawn(&outbox)
         case .withdraw(let entries):
             for entry in entries { table.withdraw(slice: entry.slice, epoch: entry.epoch, holder: peer) }
         case .leasePing(let number, let holdings, let report):
@@ -373,9 +380,9 @@ package struct ControlPlane {
         case .holdingsPull:
             var entries: [SliceEpoch] = []
             shards.forEach { $0.holdings { entries.append($0) } }
-            outbox.send(.holdings(entries), to: peer)
-        case .holdings(let entries):
-            for entry in entries { learn(entry, holder: peer, isCertain: true, now, &outbox, &effects) }
+            outbox.send(.holdings(entries, claimed: openClaims()), to: peer)
+        case .holdings(let entries, let claimed):
+            receiveHoldings(entries, claimed, from: peer, now, &outbox, &effects)
         case .tablePull:
             sendTable(to: peer, &outbox)
             witness.unfence(peer)
@@ -484,7 +491,9 @@ package struct ControlPlane {
         refreshRing(now, &effects)
         takeOverFromSilent(now, &outbox, &effects)
         startEmpty(now, &outbox, &effects)
+        reclaim(now, &outbox, &effects)
         advanceClaims(now, &outbox, &effects)
+        sayWithdrawn(&outbox)
         if nextWalk <= now.instant { walk(now, &outbox) }
         noteSeeking(now, &effects)
         advanceLifecycle(now, &outbox, &effects)

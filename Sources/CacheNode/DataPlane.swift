@@ -535,10 +535,10 @@ package struct DataPlane: ~Copyable {
         for id in requests.identifiers {
             guard let request = requests[id] else { continue }
             if request.deadline <= context.now.instant {
-                // What this node executed is answered by its shard, one way or the other.
-                if case .executing = request.state { continue }
                 counters.timedOut += 1
-                finish(id, ReplyView(request.verb.isRead ? .miss : .unknown), timedOut: true)
+                // What was executed here, or asked elsewhere, may have taken effect: a late answer finds nothing.
+                let isParked = if case .parked = request.state { true } else { false }
+                finish(id, ReplyView(request.verb.isRead ? .miss : .unknown), timedOut: isParked)
             } else if case .forwarded(let peer) = request.state, request.isOverdue(context.now.instant),
                 topology.holders[request.slice] != peer
             {

@@ -140,6 +140,56 @@ extension ShardPlane {
         if let peer, hasServed { merging.append(Merge(slice: entry.slice, cursor: 0, to: peer)) }
     }
 
+    /// Whether this node is the slice's holder and not on its way to become it.
+    package func mayBeSuspended(_ slice: Int) -> Bool {
+        guard case .holder(let holder) = roles[slice - slices.lowerBound] else { return false }
+        if case .claiming = holder.phase { return false }
+        return true
+    }
+
+    /// Somebody claimed a served slice in a later epoch, and may have been confirmed there: nothing is served before a
+    /// majority has recorded this node above that epoch. Returns the epoch to claim; nil where there is nothing to
+    /// suspend.
+    package mutating func suspend(_ entry: SliceEpoch) -> SliceEpoch? {
+        let local = entry.slice - slices.lowerBound
+        guard case .holder(let holder) = roles[local], entry.epoch >= holder.epoch else { return nil }
+        switch holder.phase {
+        case .claiming: return nil
+        case .suspended(let claim) where claim > entry.epoch: return nil
+        case .stable, .draining, .suspended: break
+        }
+        roles[local].holder.phase = .suspended(claim: entry.epoch + 1)
+        counters.suspended += 1
+        refreshService(local)
+        return SliceEpoch(slice: entry.slice, epoch: entry.epoch + 1)
+    }
+
+    /// Whether the slice waits to be claimed in that epoch.
+    package func isSuspended(_ entry: SliceEpoch) -> Bool {
+        guard case .holder(let holder) = roles[entry.slice - slices.lowerBound],
+            case .suspended(let claim) = holder.phase
+        else { return false }
+        return claim == entry.epoch
+    }
+
+    /// Whether a claim after a cut over is open.
+    package func isClaiming(_ entry: SliceEpoch) -> Bool {
+        guard case .holder(let holder) = roles[entry.slice - slices.lowerBound], holder.epoch == entry.epoch,
+            case .claiming = holder.phase
+        else { return false }
+        return true
+    }
+
+    /// A majority has recorded the holder again.
+    package mutating func resume(_ entry: SliceEpoch, context: Context, outbox: inout Outbox) {
+        guard isSuspended(entry) else { return }
+        let local = entry.slice - slices.lowerBound
+        roles[local].holder.epoch = entry.epoch
+        roles[local].holder.phase = .stable
+        refreshService(local)
+        complete(entry.slice, context: context, outbox: &outbox)
+    }
+
     /// The claim that made this node the slice's coming holder failed.
     package mutating func abandonClaim(_ entry: SliceEpoch, outbox: inout Outbox) {
         let local = entry.slice - slices.lowerBound
@@ -562,7 +612,7 @@ extension Holder.Phase {
     /// Whether the holder answers at least reads.
     var isServing: Bool {
         switch self {
-        case .claiming: false
+        case .claiming, .suspended: false
         case .stable, .draining: true
         }
     }

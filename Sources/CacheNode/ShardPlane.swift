@@ -119,6 +119,7 @@ package struct ShardPlane: ~Copyable {
         package var learned: UInt64 = 0
         package var cutOversAborted: UInt64 = 0
         package var demoted: UInt64 = 0
+        package var suspended: UInt64 = 0
         package var snapshotBytes: UInt64 = 0
         package var refusals: UInt64 = 0
         package var earlyOverflows: UInt64 = 0
@@ -392,7 +393,9 @@ package struct ShardPlane: ~Copyable {
     /// Answers what every copy that counts has. Only under a valid lease: or an answer could come after a takeover.
     mutating func complete(_ slice: Int, context: Context, outbox: inout Outbox) {
         let local = slice - slices.lowerBound
-        guard context.mayServe, case .holder(let holder) = roles[local], !holder.pending.isEmpty else { return }
+        guard context.mayServe, case .holder(let holder) = roles[local], !holder.pending.isEmpty,
+            holder.phase.isServing
+        else { return }
         let acknowledged = holder.acknowledgedPosition
         while let first = roles[local].holder.pending.first, first.position <= acknowledged {
             _ = roles[local].holder.pending.removeFirst()
@@ -477,7 +480,7 @@ package struct ShardPlane: ~Copyable {
             isTimed = holder.streams.contains { $0.hasDeadline }
             if case .draining = holder.phase { isTimed = true }
             switch holder.phase {
-            case .claiming: level = .none
+            case .claiming, .suspended: level = .none
             case .draining: level = .reads
             case .stable:
                 if holder.streams.contains(where: { if case .adopting = $0.state { true } else { false } }) {

@@ -72,8 +72,8 @@ package enum ControlMessage: Hashable, Sendable {
     /// receiver before it acknowledges writes.
     case leasePong(number: UInt64, fence: UInt64, session: UInt64)
     case holdingsPull
-    /// All slices that the sender holds.
-    case holdings([SliceEpoch])
+    /// All slices that the sender serves, and those that it claims and does not serve so far.
+    case holdings([SliceEpoch], claimed: [SliceEpoch])
     case tablePull
     /// The sender's whole table of holders: `holders` indexes `members` from 1, 0 is nobody.
     case table(members: [MemberReference], epochs: [UInt32], holders: [UInt16])
@@ -145,6 +145,8 @@ package struct Claim: Hashable, Sendable {
         case silent(MemberReference)
         /// Nobody holds the slices and nobody can prove a copy; they start empty.
         case empty
+        /// The sender holds the slices, and heard of a claim over it that nobody may have followed up.
+        case held
     }
 
     package var id: UInt64
@@ -215,6 +217,7 @@ extension ControlMessage {
                 buffer.append(2)
                 buffer.append(member)
             case .empty: buffer.append(3)
+            case .held: buffer.append(4)
             }
             buffer.append(claim.entries)
         case .claimReply(let reply):
@@ -231,8 +234,11 @@ extension ControlMessage {
                 case .candidate: buffer.append(3)
                 }
             }
-        case .withdraw(let entries), .holdings(let entries):
+        case .withdraw(let entries):
             buffer.append(entries)
+        case .holdings(let entries, let claimed):
+            buffer.append(entries)
+            buffer.append(claimed)
         case .leasePing(let number, let holdings, let report):
             buffer.appendInteger(number)
             buffer.appendInteger(holdings)
@@ -305,6 +311,7 @@ extension ControlMessage {
             case 1: ground = .handedOver
             case 2: ground = .silent(try reader.member())
             case 3: ground = .empty
+            case 4: ground = .held
             default: throw MalformedBytes()
             }
             self = .claim(Claim(id: id, ground: ground, entries: try reader.sliceEpochs()))
@@ -327,7 +334,9 @@ extension ControlMessage {
             }
             self = .claimReply(ClaimReply(id: id, ageMilliseconds: age, verdicts: verdicts))
         case .withdraw: self = .withdraw(try reader.sliceEpochs())
-        case .holdings: self = .holdings(try reader.sliceEpochs())
+        case .holdings:
+            let served = try reader.sliceEpochs()
+            self = .holdings(served, claimed: try reader.sliceEpochs())
         case .leasePing:
             let number = try reader.integer(UInt64.self)
             let holdings = try reader.integer(UInt64.self)
@@ -410,7 +419,7 @@ extension ByteBuffer {
 extension ByteReader {
     fileprivate mutating func sliceEpochs() throws(MalformedBytes) -> [SliceEpoch] {
         let count = Int(try integer(UInt32.self))
-        guard count <= Slice.count, remaining == count * 6 else { throw MalformedBytes() }
+        guard count <= Slice.count, remaining >= count * 6 else { throw MalformedBytes() }
         var entries: [SliceEpoch] = []
         entries.reserveCapacity(count)
         for _ in 0..<count {

@@ -8,12 +8,17 @@ package struct HolderTable: Sendable {
     package private(set) var holders: [PeerNumber]
     /// For each peer a sum over what it holds here; compared with what it says it holds.
     private var digests: [PeerNumber: UInt64] = [:]
+    /// What stood here before a claim that may yet be withdrawn.
+    private var earlierEpochs: [UInt32]
+    private var earlierHolders: [PeerNumber]
     /// Rises with every change.
     package private(set) var changes: UInt64 = 0
 
     package init() {
         epochs = Array(repeating: 0, count: Slice.count)
         holders = Array(repeating: .none, count: Slice.count)
+        earlierEpochs = Array(repeating: 0, count: Slice.count)
+        earlierHolders = Array(repeating: .none, count: Slice.count)
     }
 
     /// Takes note of a holder. Older epochs change nothing; in the same epoch a known holder stays.
@@ -23,21 +28,33 @@ package struct HolderTable: Sendable {
         guard epoch > epochs[slice] || (epoch == epochs[slice] && holders[slice] == .none && holder != .none) else {
             return false
         }
+        if holders[slice] != .none {
+            earlierEpochs[slice] = epochs[slice]
+            earlierHolders[slice] = holders[slice]
+        }
         replace(slice, epoch, holder)
         return true
     }
 
-    /// In the same epoch, the holder itself says that it is the one (it was confirmed; what stood here was not).
+    /// The holder itself says that it is the one: it was confirmed. In the same epoch it corrects what stood here, and
+    /// a later epoch that nobody serves in does not speak against it.
     package mutating func correct(slice: Int, epoch: UInt32, holder: PeerNumber) -> Bool {
-        guard epoch > epochs[slice] || (epoch == epochs[slice] && holders[slice] != holder) else { return false }
+        guard
+            epoch > epochs[slice] || (epoch == epochs[slice] && holders[slice] != holder)
+                || (epoch < epochs[slice] && holders[slice] == .none)
+        else { return false }
         replace(slice, epoch, holder)
+        earlierHolders[slice] = .none
         return true
     }
 
-    /// A claim was given up before it was confirmed.
+    /// A claim was given up before it was confirmed: what stood here before it stands again.
     package mutating func withdraw(slice: Int, epoch: UInt32, holder: PeerNumber) {
+        if earlierEpochs[slice] == epoch, earlierHolders[slice] == holder { earlierHolders[slice] = .none }
         guard epochs[slice] == epoch, holders[slice] == holder else { return }
-        replace(slice, epoch, .none)
+        let isKnown = earlierHolders[slice] != .none
+        replace(slice, isKnown ? earlierEpochs[slice] : epoch, earlierHolders[slice])
+        earlierHolders[slice] = .none
     }
 
     /// A sum over the slices that `peer` holds here.

@@ -20,6 +20,9 @@ package struct Holder {
         case claiming
         /// Serving.
         case stable
+        /// Somebody claimed the slice over this holder. Nothing is served before a majority has recorded this holder
+        /// again, in the epoch `claim`; goes to `stable` then.
+        case suspended(claim: UInt32)
         /// A cut over has begun: writes wait until all earlier ones are acknowledged.
         case draining(to: PeerNumber, deadline: Instant)
     }

@@ -23,8 +23,6 @@ struct Monitor {
     var served: [UInt32] = Array(repeating: 0, count: Slice.count)
     /// For each slice who served it at the last look.
     var holder: [Int32] = []
-    /// Epochs in each life's table.
-    var known: [Int: [UInt32]] = [:]
     var looks: UInt64 = 0
 }
 
@@ -63,18 +61,6 @@ extension World {
         }
         monitor.served = served
         if let problem { fail(problem) }
-        guard monitor.looks.isMultiple(of: 20) else { return }
-        for node in nodes {
-            guard let process = node.process, process.isAlive else { continue }
-            let epochs = process.control.topology.epochs
-            if let before = monitor.known[process.number], before != epochs {
-                for slice in 0..<Slice.count where epochs[slice] < before[slice] {
-                    fail("EPOCH FELL: \(node.name) knew \(before[slice]) for slice \(slice), now \(epochs[slice])")
-                    break
-                }
-            }
-            monitor.known[process.number] = epochs
-        }
     }
 
     func observe(_ event: ControlEvent, _ process: Process) {

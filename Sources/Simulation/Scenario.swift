@@ -96,11 +96,13 @@ extension Scenario {
             world.settle(within: 90_000)
             world.run(milliseconds: 1000)
             world.stopWorkload()
-            world.run(milliseconds: 13_000)
+            _ = world.run(atMostMilliseconds: 13_000) { world.clients.allSatisfy(\.isIdle) }
             let waiting = world.clients.count { !$0.inFlight.isEmpty }
             if waiting > 0 { world.fail("\(waiting) clients wait for ever") }
         }
         checkStrict(world, strictErrors)
+        let kinds = Frame.Kind.allCases.filter { world.frames[Int($0.rawValue)] > 0 }
+        world.log("frames: " + kinds.map { "\($0) \(world.frames[Int($0.rawValue)])" }.joined(separator: ", "))
         return Outcome(
             failures: world.failures,
             trace: world.trace,

@@ -186,6 +186,7 @@ extension World {
                     let (kind, body, count) = try Frame.next(in: UnsafeRawBufferPointer(rebasing: raw[offset...]))
                 {
                     offset += count
+                    frames[Int(kind.rawValue)] += 1
                     if kind == .hello {
                         let hello = try Hello(body)
                         if toOpener {

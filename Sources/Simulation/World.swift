@@ -52,6 +52,8 @@ package final class World {
     package var onLine: ((String) -> Void)?
     let history = History()
     var clients: [Client] = []
+    /// How many frames of each kind were received.
+    var frames: [UInt64] = Array(repeating: 0, count: 256)
     var isWorkloadRunning = false
     var monitor = Monitor()
 
