@@ -188,8 +188,10 @@ extension ControlPlane {
                     isProven = shard.pointee.takeOver(
                         entry,
                         from: pending.holder,
-                        wanted: topology.wantedOwners(of: entry.slice),
-                        own: Self.own,
+                        // Whoever is silent itself would hold up the first writes for nothing.
+                        others: topology.wantedOwners(of: entry.slice).filter {
+                            $0 != Self.own && $0 != .none && !isSilent(Int($0.value), now.instant)
+                        },
                         context: context,
                         outbox: &outbox
                     )

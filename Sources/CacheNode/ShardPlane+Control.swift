@@ -87,13 +87,12 @@ extension ShardPlane {
     }
 
     /// This node's in-sync copy becomes the slice's holder: its claim was recorded by a majority, and it was in sync
-    /// when the old holder's lease ended. Other copies that are where this one is stay in sync.
+    /// when the old holder's lease ended. Those of the `others` whose copies are where this one is stay in sync.
     /// Returns false where the copy has changed since the claim was made.
     package mutating func takeOver(
         _ entry: SliceEpoch,
         from holder: PeerNumber,
-        wanted: ArraySlice<PeerNumber>,
-        own: PeerNumber,
+        others: [PeerNumber],
         context: Context,
         outbox: inout Outbox
     ) -> Bool {
@@ -105,7 +104,7 @@ extension ShardPlane {
         }
         earlyCount -= copy.early.count
         roles[local] = .holder(Holder(epoch: entry.epoch, phase: .stable, position: copy.position))
-        for peer in wanted where peer != own && peer != .none && peers[peer]?.isReachable == true {
+        for peer in others where peers[peer]?.isReachable == true {
             adopt(entry.slice, peer, previousEpoch: copy.epoch, context: context, outbox: &outbox)
         }
         counters.takenOver += 1

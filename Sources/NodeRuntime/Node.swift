@@ -195,8 +195,8 @@ package final class Node: Sendable {
     /// Whether every loop has turned lately. The control loop turns every few milliseconds; a worker that has nothing
     /// to do sleeps, so it is woken and asked again.
     package func isLively() async -> Bool {
-        for worker in shared.workers { worker.waker.wake() }
         let began = SystemClock.monotonic()
+        for worker in shared.workers { worker.waker.wake() }
         while SystemClock.monotonic().milliseconds(since: began) < 2000 {
             let control = Instant(nanoseconds: shared.controlTurnedAt.load(ordering: .relaxed))
             let isControlAlive = began.milliseconds(since: control) < 2000

@@ -252,15 +252,22 @@ class Comparison:
                     self.count(case.place, problem)
 
 
-def memccapable(port: int, comparison: Comparison) -> None:
-    """libmemcached's own conformance test, text part."""
+# What memccapable refuses of 1.6.45: it sends `delete a b c d e` and wants an error, where surplus arguments are
+# ignored (`delete k 0` comes from old clients).
+MEMCCAPABLE_REFUSES = {"ascii delete", "ascii delete noreply"}
+
+
+def memccapable(port: int, comparison: Comparison, refused: set[str]) -> None:
+    """libmemcached's own conformance test, text part; `refused` are the tests that must fail."""
     done = subprocess.run(
         [MEMCCAPABLE, "-h", "127.0.0.1", "-p", str(port), "-a"], capture_output=True, text=True, timeout=120
     )
-    lines = [line for line in done.stdout.splitlines() if re.search(r"\[(pass|FAIL)\]", line)]
-    for line in lines:
-        comparison.count("memccapable " + " ".join(line.split()), "" if "[pass]" in line else " ")
-    if done.returncode != 0 or not lines:
+    # A test's name, then its result; where it failed, the result comes on a line of its own or not at all.
+    names = re.findall(r"(ascii(?: [a-z]+)+)\s{2,}(\[pass\])?", done.stdout)
+    for name, result in names:
+        wanted = name not in refused
+        comparison.count(f"memccapable {name}", "" if bool(result) == wanted else (result or "[FAIL]"))
+    if len(names) < 20:
         comparison.count("memccapable", f"exit {done.returncode}: {(done.stdout + done.stderr)[-500:]}")
 
 
@@ -283,7 +290,7 @@ def main() -> int:
                 comparison = Comparison(subject.address, reference.address, True, seed)
                 comparison.all(cases)
                 if not options.case:
-                    memccapable(subject.address[1], comparison)
+                    memccapable(subject.address[1], comparison, set())
         else:
             with nodes.Cluster(options.henge, 1, pathlib.Path(directory), seeds=False) as cluster:
                 cluster.start_all()
@@ -291,7 +298,7 @@ def main() -> int:
                 comparison = Comparison(cluster.nodes[0].client, reference.address, False, seed)
                 comparison.all(cases)
                 if not options.case:
-                    memccapable(cluster.nodes[0].client[1], comparison)
+                    memccapable(cluster.nodes[0].client[1], comparison, MEMCCAPABLE_REFUSES)
                 if comparison.failed:
                     sys.stdout.write(cluster.log_tail("n1", 30))
     print(f"{comparison.passed} passed, {comparison.failed} failed")

@@ -158,7 +158,7 @@ class DataTest(ClusterTest):
         expected += "".join(f"VALUE pipe:{index} 0 {len(str(index))}\r\n{index}\r\nEND\r\n" for index in range(400))
         for node in self.shared.nodes:
             answer = self.raw(node.client, "".join(lines).encode(), b"VERSION 1.6.45\r\n")
-            self.assertEqual(answer.decode(), expected + "MN\r\n")
+            self.assertEqual(answer.decode(), expected + "VERSION 1.6.45\r\n")
 
     def test_silent_writes_through_one_node_are_seen_after_its_next_answer(self) -> None:
         lines = b"".join(b"set quiet:%d 0 0 1 noreply\r\nx\r\n" % index for index in range(300))
