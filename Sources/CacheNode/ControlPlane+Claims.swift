@@ -112,6 +112,8 @@ extension ControlPlane {
                 fail(entry, of: claims[index].claim, &outbox)
                 claims[index].entries[place].isSettled = true
             case .rejected(let epoch, let reference):
+                // The old holder has let go: this node gives up on a later holder's own word alone.
+                if case .handedOver = claims[index].claim.ground { continue }
                 let holder = reference.map { number(for: $0) } ?? .none
                 if epoch > entry.epoch || (epoch == entry.epoch && holder != Self.own) {
                     if case .held = claims[index].claim.ground {

@@ -188,7 +188,7 @@ extension ControlPlane {
         }
         for entry in claimed { named[entry.slice] = true }
         for slice in 0..<Slice.count where table.holders[slice] == peer && !named[slice] {
-            table.withdraw(slice: slice, epoch: table.epochs[slice], holder: peer)
+            table.clear(slice: slice)
         }
     }
 

@@ -28,10 +28,8 @@ package struct HolderTable: Sendable {
         guard epoch > epochs[slice] || (epoch == epochs[slice] && holders[slice] == .none && holder != .none) else {
             return false
         }
-        if holders[slice] != .none {
-            earlierEpochs[slice] = epochs[slice]
-            earlierHolders[slice] = holders[slice]
-        }
+        earlierEpochs[slice] = epochs[slice]
+        earlierHolders[slice] = holders[slice]
         replace(slice, epoch, holder)
         return true
     }
@@ -44,6 +42,7 @@ package struct HolderTable: Sendable {
                 || (epoch < epochs[slice] && holders[slice] == .none)
         else { return false }
         replace(slice, epoch, holder)
+        earlierEpochs[slice] = epoch
         earlierHolders[slice] = .none
         return true
     }
@@ -52,8 +51,15 @@ package struct HolderTable: Sendable {
     package mutating func withdraw(slice: Int, epoch: UInt32, holder: PeerNumber) {
         if earlierEpochs[slice] == epoch, earlierHolders[slice] == holder { earlierHolders[slice] = .none }
         guard epochs[slice] == epoch, holders[slice] == holder else { return }
-        let isKnown = earlierHolders[slice] != .none
-        replace(slice, isKnown ? earlierEpochs[slice] : epoch, earlierHolders[slice])
+        replace(slice, earlierEpochs[slice], earlierHolders[slice])
+        earlierHolders[slice] = .none
+    }
+
+    /// The holder says that it serves the slice no longer. It may have served in that epoch, so nothing earlier stands
+    /// again.
+    package mutating func clear(slice: Int) {
+        replace(slice, epochs[slice], .none)
+        earlierEpochs[slice] = epochs[slice]
         earlierHolders[slice] = .none
     }
 

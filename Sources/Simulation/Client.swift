@@ -232,7 +232,7 @@ extension World {
             session.output.removeAll()
         }
         if session.wantsResume, !client.input.isEmpty {
-            queue.schedule(.clientInput(client, life: client.life), at: time + 1000)
+            queue.schedule(.clientInput(client, life: client.life), at: time + 500_000)
         }
         while !client.inFlight.isEmpty, let (answer, count) = Answer.parse(client.output, client.inFlight[0].kind) {
             client.output.removeFirst(count)

@@ -126,8 +126,11 @@ extension World {
         let backlog = process.backlog
         process.backlog = []
         // What waits comes in its order, within the next moments; threads run side by side.
-        for kind in backlog { queue.schedule(kind, at: time + 1000) }
-        for thread in process.threads where thread.wakeAt == nil {
+        for kind in backlog {
+            if case .wake = kind { continue }
+            queue.schedule(kind, at: time + 1000)
+        }
+        for thread in process.threads {
             thread.wakeAt = time + 1000
             queue.schedule(.wake(process, thread: thread.index), at: time + 1000)
         }

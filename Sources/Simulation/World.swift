@@ -142,7 +142,8 @@ package final class World {
         case .closed(let connection, let toOpener): hearClose(connection, toOpener, kind)
         case .gaveUp(let connection, let atOpener): giveUp(connection, atOpener, kind)
         case .wake(let process, let thread):
-            guard isRunning(process, kind) else { return }
+            // A wake that was moved forward is void.
+            guard process.threads[thread].wakeAt == time, isRunning(process, kind) else { return }
             note(3, UInt64(process.number), UInt64(thread))
             wake(process, process.threads[thread])
         case .post(let process, let thread, let message):
