@@ -248,6 +248,8 @@ extension ControlPlane {
 
     private mutating func fail(_ entry: SliceEpoch, of claim: Claim, _ outbox: inout Outbox) {
         outcome.claimsFailed += 1
+        // Two claims can name one epoch, over a cut over and over a suspension: what one of them won stands.
+        if shards.withShard(shards.index(of: entry.slice), { $0.serves(entry) }) { return }
         if case .handedOver = claim.ground {
             let index = shards.index(of: entry.slice)
             let shard = shards.lock(index)
@@ -387,7 +389,7 @@ extension ControlPlane {
         let copies = max(ring.copies, 1)
         for slice in 0..<Slice.count {
             let holder = table.holders[slice]
-            guard holder != Self.own || !held[slice] else { continue }
+            guard !held[slice] else { continue }
             guard holder == .none || holder == Self.own || isAbandoned(Int(holder.value), now.instant) else { continue }
             let owners = wanted[(slice * copies)..<((slice + 1) * copies)]
             let first = owners.first { owner in

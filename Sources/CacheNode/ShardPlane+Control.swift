@@ -115,7 +115,8 @@ extension ShardPlane {
     /// Nobody has the slice: it starts with nothing, and nothing at or below now can ever be seen in it.
     package mutating func startEmpty(_ entry: SliceEpoch, context: Context, outbox: inout Outbox) {
         let local = entry.slice - slices.lowerBound
-        if case .holder = roles[local] { abandon(entry.slice, outbox: &outbox) }
+        // It was handed over meanwhile.
+        if case .holder = roles[local] { return }
         leave(local)
         let row = store.row(entry.slice)
         let floor = max(context.now.unixMilliseconds << 16, row.pointee.newest)
@@ -581,6 +582,11 @@ extension ShardPlane {
         for local in 0..<slices.count where servedEpochs[local] != 0 || roles[local].isHolder {
             visit(slices.lowerBound + local)
         }
+    }
+
+    /// Whether this node serves the slice in that epoch.
+    package func serves(_ entry: SliceEpoch) -> Bool {
+        servedEpochs[entry.slice - slices.lowerBound] == entry.epoch && entry.epoch != 0
     }
 
     /// The epoch in which this node serves or claims the slice; nil where it does not.
