@@ -70,7 +70,8 @@ let package = Package(
         pure(
             "Simulation",
             [
-                "CacheNode", "CacheStore", "ClusterCore", "Membership", "MemcacheProtocol", "PeerProtocol", "Replication",
+                "CacheNode", "CacheStore", "ClusterCore", "Membership", "MemcacheProtocol", "PeerProtocol",
+                "Replication",
                 deque,
             ]
         ),

@@ -236,9 +236,11 @@ extension ControlPlane {
         )
         let promise = configuration.replication.inSyncLeaseMilliseconds
         switch state {
-        case .inSync(let session):
-            guard let grant = peers[Int(holder.value)].grant, grant.session == session else { return false }
-            return grant.askedAt.advanced(byMilliseconds: promise) >= leaseEnd
+        case .inSync(let session, let since):
+            let grant = peers[Int(holder.value)].grant
+            let asked = grant?.session == session ? grant?.askedAt : nil
+            guard let from = [asked, since].compactMap({ $0 }).max() else { return false }
+            return from.advanced(byMilliseconds: promise) >= leaseEnd
         case .released(let at):
             return at.advanced(byMilliseconds: promise) >= leaseEnd
         case .learning, .learned:
@@ -351,12 +353,12 @@ extension ControlPlane {
             guard isSilent(index, now.instant), !claims.contains(where: { $0.holder == holder }) else { continue }
             var entries: [SliceEpoch] = []
             let grant = peers[index].grant
-            shards.forEach { shard in
+            shards.withEach { shard in
                 shard.candidates(
                     for: holder,
                     isProven: { state in
                         switch state {
-                        case .inSync(let session): grant?.session == session
+                        case .inSync(let session, let since): grant?.session == session || since != nil
                         case .released: true
                         case .learning, .learned: false
                         }
@@ -384,7 +386,7 @@ extension ControlPlane {
         guard !hasOpenClaim, !wanted.isEmpty else { return }
         nextEmptyLook = now.instant.advanced(byMilliseconds: configuration.emptyLookMilliseconds)
         var held: [Bool] = Array(repeating: false, count: Slice.count)
-        shards.forEach { $0.claims { held[$0] = true } }
+        shards.withEach { $0.claims { held[$0] = true } }
         var entries: [SliceEpoch] = []
         let copies = max(ring.copies, 1)
         for slice in 0..<Slice.count {

@@ -10,7 +10,7 @@ extension ControlPlane {
     mutating func ping(only peer: PeerNumber?, _ now: Instant, _ outbox: inout Outbox) {
         let number = lease.ping(now: now)
         var holdings: UInt64 = 0
-        shards.forEach { $0.holdings { holdings &+= HolderTable.digest(slice: $0.slice, epoch: $0.epoch) } }
+        shards.withEach { $0.holdings { holdings &+= HolderTable.digest(slice: $0.slice, epoch: $0.epoch) } }
         let report = peers[Int(Self.own.value)].report
         for index in peers.indices where index > 1 && peers[index].isControlConnected && !peers[index].isGone {
             let target = PeerNumber(UInt32(index))
@@ -101,11 +101,11 @@ extension ControlPlane {
             let peer = PeerNumber(UInt32(index))
             tellShards(of: index)
             var isRequired = false
-            shards.forEach { isRequired = isRequired || $0.requires(peer) }
+            shards.withEach { isRequired = isRequired || $0.requires(peer) }
             let isCertain = peers[index].isGone || peers[index].isReleased || !isRequired
             guard peers[index].promise.exclude(now: now.instant, isCertain: isCertain) else { continue }
             let context = context(now)
-            shards.forEach { $0.dropStreams(to: peer, context: context, outbox: &outbox) }
+            shards.withEach { $0.dropStreams(to: peer, context: context, outbox: &outbox) }
             if isRequired {
                 outcome.exclusions += 1
                 effects.append(.log(.excluded(name: peers[index].name)))

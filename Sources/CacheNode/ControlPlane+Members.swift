@@ -83,7 +83,7 @@ extension ControlPlane {
         lease.forget(peer)
         witness.unfence(peer)
         let context = context(now)
-        shards.forEach { $0.forgetPeer(peer, context: context, outbox: &outbox) }
+        shards.withEach { $0.forgetPeer(peer, context: context, outbox: &outbox) }
         tableSources.remove(peer)
     }
 
@@ -99,7 +99,7 @@ extension ControlPlane {
         let peer = peers[index]
         let canLearn =
             isReachable(index) && peer.promise.isGranting && !peer.isStopping && peer.record?.liveness != .down
-        shards.forEach {
+        shards.withEach {
             $0.setPeer(
                 PeerNumber(UInt32(index)),
                 reference: peer.reference,
@@ -185,7 +185,7 @@ extension ControlPlane {
         isTopologyDirty = true
         publishAt = now.instant
         publishIfDue(now, &effects)
-        shards.forEach { $0.ringChanged() }
+        shards.withEach { $0.ringChanged() }
         effects.append(.log(.ringChanged(hash: ring.hash, members: fresh.count)))
     }
 

@@ -106,7 +106,7 @@ extension ControlPlane {
         case .stopping(let until):
             let context = context(now)
             var held = 0
-            shards.forEach { held += $0.handOverAll(context: context, outbox: &outbox) }
+            shards.withEach { held += $0.handOverAll(context: context, outbox: &outbox) }
             if held == 0 || until <= now.instant { close(isLeaving: false, now, &effects) }
         case .closing(let isLeaving, let until):
             if until <= now.instant { sayFarewell(leaving: isLeaving, now, &outbox, &effects) }
@@ -363,26 +363,26 @@ extension ControlPlane {
 
     func storeStatistics() -> StoreStatistics {
         var statistics = StoreStatistics()
-        shards.forEach { statistics.add($0.store.statistics) }
+        shards.withEach { statistics.add($0.store.statistics) }
         return statistics
     }
 
     private func sentBytes() -> UInt64 {
         var bytes: UInt64 = 0
-        shards.forEach { bytes += $0.counters.snapshotBytes }
+        shards.withEach { bytes += $0.counters.snapshotBytes }
         return bytes
     }
 
     func census(_ now: Now) -> ShardPlane.Census {
         var census = ShardPlane.Census()
-        shards.forEach { $0.count(topology: topology, copiesWanted: topology.copies, into: &census) }
+        shards.withEach { $0.count(topology: topology, copiesWanted: topology.copies, into: &census) }
         return census
     }
 
     /// Renews what this node tells the others about itself.
     mutating func refreshReport() {
         var census = ShardPlane.Census()
-        shards.forEach { $0.count(topology: topology, copiesWanted: topology.copies, into: &census) }
+        shards.withEach { $0.count(topology: topology, copiesWanted: topology.copies, into: &census) }
         let statistics = storeStatistics()
         var report = NodeReport()
         report.primaries = UInt32(census.held)

@@ -379,7 +379,7 @@ package struct ControlPlane {
             receivePong(number, fence, session, from: peer, now, &outbox, &effects)
         case .holdingsPull:
             var entries: [SliceEpoch] = []
-            shards.forEach { $0.holdings { entries.append($0) } }
+            shards.withEach { $0.holdings { entries.append($0) } }
             outbox.send(.holdings(entries, claimed: openClaims()), to: peer)
         case .holdings(let entries, let claimed):
             receiveHoldings(entries, claimed, from: peer, now, &outbox, &effects)
@@ -468,7 +468,7 @@ package struct ControlPlane {
     private mutating func tick(_ now: Now, _ outbox: inout Outbox, _ effects: inout [ControlEffect]) {
         var lateness = ShardPlane.Lateness()
         let context = context(now)
-        shards.forEach {
+        shards.withEach {
             $0.advance(
                 context: context,
                 writeDeadlineMilliseconds: configuration.replication.writeDeadlineMilliseconds,
@@ -508,9 +508,9 @@ package struct ControlPlane {
         nextWalk = now.instant.advanced(byMilliseconds: configuration.walkMilliseconds)
         let context = context(now)
         var budget = configuration.replication.learnersMax
-        shards.forEach { budget -= $0.learnerCount }
+        shards.withEach { budget -= $0.learnerCount }
         guard budget > 0 else { return }
-        shards.forEach { $0.walk(topology: topology, budget: &budget, context: context, outbox: &outbox) }
+        shards.withEach { $0.walk(topology: topology, budget: &budget, context: context, outbox: &outbox) }
     }
 
     /// A node that waits for its seeds says so, now and then.

@@ -177,7 +177,7 @@ extension DataPlane {
         let facts = statistics?.facts() ?? ProcessFacts()
         let counters = statistics?.counters(worker: worker, own: self.counters) ?? self.counters
         var store = StoreStatistics()
-        shards.forEach { store.add($0.store.statistics) }
+        shards.withEach { store.add($0.store.statistics) }
         func seconds(_ microseconds: UInt64) -> String {
             let fraction = String(microseconds % 1_000_000)
             return "\(microseconds / 1_000_000)." + String(repeating: "0", count: 6 - fraction.count) + fraction

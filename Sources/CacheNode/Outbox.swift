@@ -36,7 +36,7 @@ package struct Outbox: ~Copyable {
         case handedOver(SliceEpoch, from: PeerNumber)
         /// This node serves the slice no longer.
         case lost(slice: Int)
-        /// A copy was in sync with another holder before and is waited for from now on.
+        /// A copy is waited for from now on: it has learned everything, or was in sync with another holder before.
         case promised(PeerNumber)
     }
 

@@ -386,6 +386,7 @@ package struct ShardPlane: ~Copyable {
         let peer = roles[local].holder.streams[index].peer
         guard let state = peers[peer], state.isReachable else { return }
         roles[local].holder.streams[index].state = .inSync
+        if outbox.signals.last != .promised(peer) { outbox.signals.append(.promised(peer)) }
         emit(slice, stream: index, kind: .inSync, outbox: &outbox) { $0.appendInteger(state.session) }
         refreshService(local)
     }
@@ -613,10 +614,13 @@ package struct ShardPlane: ~Copyable {
             guard case .learning(let confirmed) = roles[local].copy.state else { throw MalformedBytes() }
             removeAll(of: slice, except: confirmed, now: context.now)
             set(marks, of: slice)
-            roles[local].copy.state = .learned
+            roles[local].copy.state = .learned(at: context.now.instant)
             counters.learned += 1
         case .inSync:
-            roles[local].copy.state = .inSync(session: try reader.integer())
+            // The holder enters this copy when it hears that everything was learned, hence after that moment.
+            var since: Instant?
+            if case .learned(let at) = roles[local].copy.state { since = at }
+            roles[local].copy.state = .inSync(session: try reader.integer(), since: since)
             revision += 1
         case .handOver:
             let epoch = try reader.integer(UInt32.self)
@@ -668,7 +672,7 @@ package struct ShardPlane: ~Copyable {
 
     private mutating func confirm(_ local: Int, _ hash: UInt64) {
         guard case .learning(var confirmed) = roles[local].copy.state else { return }
-        roles[local].copy.state = .learned
+        roles[local].copy.state = .learned(at: Instant(nanoseconds: 0))
         confirmed.insert(hash)
         roles[local].copy.state = .learning(confirmed: confirmed)
     }
@@ -747,9 +751,12 @@ package struct ShardPlane: ~Copyable {
             let local = slice - slices.lowerBound
             if case .copy(let copy) = roles[local], copy.position == position {
                 let isEqual: Bool
+                var since: Instant?
                 switch copy.state {
                 case .inSync: isEqual = copy.epoch == previousEpoch
-                case .released: isEqual = copy.epoch == epoch && copy.holder == peer
+                case .released(let at):
+                    isEqual = copy.epoch == epoch && copy.holder == peer
+                    since = at
                 case .learning, .learned: isEqual = false
                 }
                 if isEqual {
@@ -760,7 +767,7 @@ package struct ShardPlane: ~Copyable {
                             epoch: epoch,
                             stream: stream,
                             position: position,
-                            state: .inSync(session: session)
+                            state: .inSync(session: session, since: since)
                         )
                     )
                     refreshService(local)

@@ -70,7 +70,7 @@ package final class ShardTable: @unchecked Sendable {
     }
 
     /// Runs `body` on every shard, one lock at a time.
-    package func forEach(_ body: (inout ShardPlane) -> Void) {
+    package func withEach(_ body: (inout ShardPlane) -> Void) {
         for index in 0..<count { withShard(index, body) }
     }
 }

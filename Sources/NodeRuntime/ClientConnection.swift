@@ -84,7 +84,9 @@ final class ClientConnection: EventHandler {
             }
         }
         var interest: Interest = output.isEmpty ? [] : .writable
-        if !isAtEnd, !session.wantsResume, !session.waitsForRequest, !session.isClosing, output.unsentBytes < ClientSession.outputBytesMax {
+        if !isAtEnd, !session.wantsResume, !session.waitsForRequest, !session.isClosing,
+            output.unsentBytes < ClientSession.outputBytesMax
+        {
             interest.insert(.readable)
         }
         worker.loop.change(registration, interest: interest)

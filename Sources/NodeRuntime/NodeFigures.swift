@@ -13,7 +13,7 @@ extension SharedState {
     package func facts() -> NodeFigures {
         let source = RuntimeStatistics(shared: self)
         var store = StoreStatistics()
-        shards.forEach { store.add($0.store.statistics) }
+        shards.withEach { store.add($0.store.statistics) }
         var commands = CommandCounters()
         for worker in workers { commands.add(worker.counters.load()) }
         return NodeFigures(process: source.facts(), commands: commands, store: store)
@@ -22,7 +22,7 @@ extension SharedState {
     /// What the shards have done since the start.
     package func shardCounters() -> ShardPlane.Counters {
         var counters = ShardPlane.Counters()
-        shards.forEach { counters.add($0.counters) }
+        shards.withEach { counters.add($0.counters) }
         return counters
     }
 }

@@ -51,7 +51,7 @@ final class RuntimeStatistics: StatisticsSource {
 
     private func cluster() -> [(name: String, value: String)] {
         var census = ShardPlane.Counters()
-        shared.shards.forEach { census.add($0.counters) }
+        shared.shards.withEach { census.add($0.counters) }
         let until = Instant(nanoseconds: shared.leaseUntil.load(ordering: .relaxed))
         return [
             ("cluster_name", shared.configuration.clusterName),

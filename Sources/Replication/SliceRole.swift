@@ -169,9 +169,12 @@ package struct Copy {
         /// Content is arriving; `confirmed` are the hashes that the holder has, by what came so far.
         case learning(confirmed: Set<UInt64>)
         /// All content is there; the holder does not wait for this copy yet.
-        case learned
+        case learned(at: Instant)
         /// The holder waits for this copy, under a session of its promises.
-        case inSync(session: UInt64)
+        ///
+        /// `since`: the holder began to wait no earlier than this, which is a promise by itself until the first one
+        /// is asked for and given; nil where this node cannot tell.
+        case inSync(session: UInt64, since: Instant?)
         /// This node was the holder and handed over; the new holder waits for it from then on.
         case released(at: Instant)
     }

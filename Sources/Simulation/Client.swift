@@ -147,13 +147,16 @@ extension World {
                 history.beginCounter(missing.key, base: base, at: time)
                 let text = String(base)
                 return (
-                    command(.makeCounter(missing.key, base: base)), "add c\(missing.key) 0 0 \(text.utf8.count)\r\n\(text)\r\n"
+                    command(.makeCounter(missing.key, base: base)),
+                    "add c\(missing.key) 0 0 \(text.utf8.count)\r\n\(text)\r\n"
                 )
             }
             let life = Int(history.newLife())
             let text = "s\(life):"
             history.beginList(missing.key, life: life, at: time)
-            return (command(.makeList(missing.key, life: life)), "add l\(missing.key) 0 0 \(text.utf8.count)\r\n\(text)\r\n")
+            return (
+                command(.makeList(missing.key, life: life)), "add l\(missing.key) 0 0 \(text.utf8.count)\r\n\(text)\r\n"
+            )
         }
         let key = Int.random(in: 0..<Self.registerKeys, using: &client.random)
         switch Int.random(in: 0..<100, using: &client.random) {

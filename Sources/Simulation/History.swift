@@ -273,7 +273,9 @@ final class History {
         }
         for append in appends[key] ?? [] where !append.isVoid {
             if append.invoked > record.made, append.completed < command.invoked, !seen.contains(append.token) {
-                fail("LOST: l\(key) lacks t\(append.token), which was acknowledged at \(Self.milliseconds(append.completed))")
+                fail(
+                    "LOST: l\(key) lacks t\(append.token), which was acknowledged at \(Self.milliseconds(append.completed))"
+                )
                 return
             }
         }

@@ -42,7 +42,7 @@ extension World {
             guard let process = node.process, process.isAlive, !process.isPaused,
                 process.control.leaseUntil > now(process).instant
             else { continue }
-            process.shards.forEach { shard in
+            process.shards.withEach { shard in
                 shard.holdings { entry in
                     if holders[entry.slice] >= 0, problem == nil {
                         problem =
@@ -78,7 +78,7 @@ extension World {
         let others = nodes.compactMap(\.process).filter { $0.isAlive && $0 !== process }
         let wanted = min(options.replicas, others.count - 1)
         for other in others {
-            other.shards.forEach { shard in
+            other.shards.withEach { shard in
                 shard.holdings { entry in
                     if (shard.inSyncCount(entry.slice) ?? 0) >= wanted { full[entry.slice] = true }
                 }
@@ -109,7 +109,7 @@ extension World {
             let living = snapshot.members.count { $0.record.isLiving }
             if living != alive.count { return "\(process.node.name) sees \(living) of \(alive.count) members" }
             var census = ShardPlane.Census()
-            process.shards.forEach {
+            process.shards.withEach {
                 $0.count(
                     topology: process.control.topology,
                     copiesWanted: process.control.topology.copies,
@@ -117,7 +117,8 @@ extension World {
                 )
             }
             if census.settled != census.held {
-                return "\(process.node.name): of \(census.held) slices \(census.settled) settled, \(census.moving) moving,"
+                return
+                    "\(process.node.name): of \(census.held) slices \(census.settled) settled, \(census.moving) moving,"
                     + " \(census.short) short"
             }
             held += census.held
@@ -131,7 +132,7 @@ extension World {
         var holders: [MemberReference?] = Array(repeating: nil, count: Slice.count)
         for process in alive {
             let own = MemberReference(id: process.node.id, generation: process.generation)
-            process.shards.forEach { $0.holdings { holders[$0.slice] = own } }
+            process.shards.withEach { $0.holdings { holders[$0.slice] = own } }
         }
         for process in alive {
             let topology = process.control.topology

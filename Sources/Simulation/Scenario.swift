@@ -164,14 +164,21 @@ extension Scenario {
         Scenario("power loss", [.powerLoss(3), .run(3000), .settle(60_000), .run(3000)]),
         Scenario("crash and restart at once", [.crash(3), .run(100), .start(3), .settle(60_000), .run(3000)]),
         Scenario("crash and restart later", [.crash(1), .run(15_000), .start(1), .settle(60_000)]),
-        Scenario("crash with two copies", replicas: 2, [.crash(2), .crash(4), .run(5000), .settle(60_000), .run(3000)]),
+        Scenario(
+            "crash with two copies",
+            replicas: 2,
+            [.crash(2), .crash(4), .run(5000), .settle(60_000), .run(3000)]
+        ),
         Scenario("pause", [.pause(2), .run(10_000), .resume(2), .run(3000), .settle(60_000)]),
         Scenario("short pause", [.pause(2), .run(900), .resume(2), .run(3000), .settle(60_000)]),
         Scenario(
             "drain",
             [.beginStrict, .drain(2), .awaitEnd(2, 60_000), .endStrict, .run(1000), .settle(60_000)]
         ),
-        Scenario("undrain", [.beginStrict, .drain(2), .run(200), .undrain(2), .run(2000), .endStrict, .settle(60_000)]),
+        Scenario(
+            "undrain",
+            [.beginStrict, .drain(2), .run(200), .undrain(2), .run(2000), .endStrict, .settle(60_000)]
+        ),
         Scenario("join", [.beginStrict, .addNode, .run(1000), .settle(60_000), .endStrict]),
         Scenario("three joins", nodes: 3, [.beginStrict, .addNode, .addNode, .addNode, .settle(90_000), .endStrict]),
         Scenario(

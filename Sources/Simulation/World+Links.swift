@@ -200,7 +200,9 @@ extension World {
                     }
                 }
             } catch {
-                fail("\(process.node.name) received malformed bytes from \(toOpener ? nodes[connection.target].name : connection.opener.node.name)")
+                fail(
+                    "\(process.node.name) received malformed bytes from \(toOpener ? nodes[connection.target].name : connection.opener.node.name)"
+                )
                 close(connection, by: process, thread)
             }
         }
