@@ -179,6 +179,7 @@ extension ControlPlane {
             case .held:
                 let shard = shards.lock(shardIndex)
                 shard.pointee.resume(entry, context: context, outbox: &outbox)
+                suspendedSince[entry.slice] = nil
                 shards.unlock(shardIndex)
             case .silent:
                 let shard = shards.lock(shardIndex)
@@ -314,8 +315,19 @@ extension ControlPlane {
         var entries: [SliceEpoch] = []
         var named: [Bool] = Array(repeating: false, count: Slice.count)
         for entry in suspended where !named[entry.slice] {
-            guard shards.withShard(shards.index(of: entry.slice), { $0.isSuspended(entry) }) else { continue }
+            guard shards.withShard(shards.index(of: entry.slice), { $0.isSuspended(entry) }) else {
+                suspendedSince[entry.slice] = nil
+                continue
+            }
             named[entry.slice] = true
+            let since = suspendedSince[entry.slice] ?? now.instant
+            suspendedSince[entry.slice] = since
+            if now.instant.milliseconds(since: since) >= configuration.suspendedMilliseconds {
+                // Nobody holds the slice and no majority knows this holder any more: it starts empty somewhere.
+                shards.withShard(shards.index(of: entry.slice)) { $0.abandon(entry.slice, outbox: &outbox) }
+                suspendedSince[entry.slice] = nil
+                continue
+            }
             entries.append(entry)
         }
         suspended = []
@@ -341,7 +353,8 @@ extension ControlPlane {
 
     /// Claims slices of holders that fell silent, where this node has a copy that may prove itself.
     mutating func takeOverFromSilent(_ now: Now, _ outbox: inout Outbox, _ effects: inout [ControlEffect]) {
-        guard case .joined = membership.phase, case .running = phase else { return }
+        // Without a lease there is no majority that would agree, and whoever recorded the claim would disturb the holder.
+        guard case .joined = membership.phase, case .running = phase, leaseUntil > now.instant else { return }
         for index in peers.indices where index > 1 {
             let holder = PeerNumber(UInt32(index))
             guard isSilent(index, now.instant), !claims.contains(where: { $0.holder == holder }) else { continue }
@@ -494,7 +507,7 @@ extension ControlPlane {
                 if !peers[Int(holder.value)].isGone { witness.fence(holder) }
             }
         }
-        table.record(slice: entry.slice, epoch: entry.epoch, holder: peer)
+        table.record(slice: entry.slice, epoch: entry.epoch, holder: peer, isVote: true)
         if peer != Self.own { demote(entry, holder: peer, isCertain: false, now, &outbox) }
         return .accepted
     }

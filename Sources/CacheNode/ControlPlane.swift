@@ -31,6 +31,8 @@ package struct ControlConfiguration: Sendable {
     package var claimMilliseconds: UInt64 = 300
     /// How often slices that nobody holds are looked for.
     package var emptyLookMilliseconds: UInt64 = 50
+    /// How long a holder that a claim was made over tries to be recorded again before it gives up.
+    package var suspendedMilliseconds: UInt64 = 5000
     /// How long members must stand still before slices that nobody holds are started.
     package var settleMilliseconds: UInt64 = 500
     /// How long a stop hands slices over before it ends anyway.
@@ -147,6 +149,7 @@ package struct ControlPlane {
     /// Slices whose holder this node is and must be recorded as again.
     var suspended: [SliceEpoch] = []
     var reclaimAt = Instant(nanoseconds: 0)
+    var suspendedSince: [Int: Instant] = [:]
     /// Claims that were given up in this turn.
     var withdrawn: [SliceEpoch] = []
 
