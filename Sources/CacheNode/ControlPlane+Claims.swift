@@ -205,6 +205,7 @@ extension ControlPlane {
                     fail(entry, of: pending.claim, &outbox)
                 }
             case .empty:
+                guard heldEpoch(entry.slice) == nil else { continue }
                 let shard = shards.lock(shardIndex)
                 shard.pointee.startEmpty(entry, context: context, outbox: &outbox)
                 shards.unlock(shardIndex)
@@ -253,6 +254,8 @@ extension ControlPlane {
             shard.pointee.abandonClaim(entry, outbox: &outbox)
             shards.unlock(index)
         }
+        // Meanwhile another claim may have brought this node the slice in the same epoch.
+        if let held = heldEpoch(entry.slice), held >= entry.epoch { return }
         table.withdraw(slice: entry.slice, epoch: entry.epoch, holder: Self.own)
         withdrawn.append(entry)
     }
@@ -398,7 +401,7 @@ extension ControlPlane {
         let copies = max(ring.copies, 1)
         for slice in 0..<Slice.count {
             let holder = table.holders[slice]
-            guard holder != Self.own || !held[slice] else { continue }
+            guard !held[slice] else { continue }
             guard holder == .none || holder == Self.own || isAbandoned(Int(holder.value), now.instant) else { continue }
             let owners = wanted[(slice * copies)..<((slice + 1) * copies)]
             let first = owners.first { owner in
