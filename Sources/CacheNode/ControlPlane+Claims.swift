@@ -417,6 +417,7 @@ extension ControlPlane {
     /// Whether a holder is gone for so long that whoever could prove a copy would have claimed.
     private func isAbandoned(_ index: Int, _ now: Instant) -> Bool {
         if let freeSince = peers[index].freeSince { return now.milliseconds(since: freeSince) >= 1000 }
+        if let unknownSince = peers[index].unknownSince { return now.milliseconds(since: unknownSince) >= 5000 }
         guard let downSince = peers[index].downSince else { return false }
         return now.milliseconds(since: downSince) >= 1000
             && witness.silenceMilliseconds(of: PeerNumber(UInt32(index)), now: now)

@@ -106,6 +106,8 @@ package struct ControlPlane {
         var grant: (session: UInt64, askedAt: Instant)?
         var report = NodeReport()
         var downSince: Instant?
+        /// Since when this life has been a name in others' tables only.
+        var unknownSince: Instant?
         /// When its slices became free, for those who would start them empty.
         var freeSince: Instant?
         var nextTablePull = Instant(nanoseconds: 0)
@@ -488,6 +490,7 @@ package struct ControlPlane {
         }
         exclude(now, &outbox, &effects)
         refreshRing(now, &effects)
+        retireUnknown(now, &outbox)
         takeOverFromSilent(now, &outbox, &effects)
         startEmpty(now, &outbox, &effects)
         reclaim(now, &outbox, &effects)
