@@ -179,6 +179,7 @@ extension ControlPlane {
             case .held:
                 let shard = shards.lock(shardIndex)
                 shard.pointee.resume(entry, context: context, outbox: &outbox)
+                suspendedSince[entry.slice] = nil
                 shards.unlock(shardIndex)
             case .silent:
                 let shard = shards.lock(shardIndex)
@@ -206,6 +207,7 @@ extension ControlPlane {
                     fail(entry, of: pending.claim, &outbox)
                 }
             case .empty:
+                guard heldEpoch(entry.slice) == nil else { continue }
                 let shard = shards.lock(shardIndex)
                 shard.pointee.startEmpty(entry, context: context, outbox: &outbox)
                 shards.unlock(shardIndex)
@@ -258,6 +260,8 @@ extension ControlPlane {
             shard.pointee.abandonClaim(entry, outbox: &outbox)
             shards.unlock(index)
         }
+        // Meanwhile another claim may have brought this node the slice in the same epoch.
+        if let held = heldEpoch(entry.slice), held >= entry.epoch { return }
         table.withdraw(slice: entry.slice, epoch: entry.epoch, holder: Self.own)
         withdrawn.append(entry)
     }
@@ -320,8 +324,19 @@ extension ControlPlane {
         var entries: [SliceEpoch] = []
         var named: [Bool] = Array(repeating: false, count: Slice.count)
         for entry in suspended where !named[entry.slice] {
-            guard shards.withShard(shards.index(of: entry.slice), { $0.isSuspended(entry) }) else { continue }
+            guard shards.withShard(shards.index(of: entry.slice), { $0.isSuspended(entry) }) else {
+                suspendedSince[entry.slice] = nil
+                continue
+            }
             named[entry.slice] = true
+            let since = suspendedSince[entry.slice] ?? now.instant
+            suspendedSince[entry.slice] = since
+            if now.instant.milliseconds(since: since) >= configuration.suspendedMilliseconds {
+                // Nobody holds the slice and no majority knows this holder any more: it starts empty somewhere.
+                shards.withShard(shards.index(of: entry.slice)) { $0.abandon(entry.slice, outbox: &outbox) }
+                suspendedSince[entry.slice] = nil
+                continue
+            }
             entries.append(entry)
         }
         suspended = []
@@ -347,7 +362,8 @@ extension ControlPlane {
 
     /// Claims slices of holders that fell silent, where this node has a copy that may prove itself.
     mutating func takeOverFromSilent(_ now: Now, _ outbox: inout Outbox, _ effects: inout [ControlEffect]) {
-        guard case .joined = membership.phase, case .running = phase else { return }
+        // Without a lease there is no majority that would agree, and whoever recorded the claim would disturb the holder.
+        guard case .joined = membership.phase, case .running = phase, leaseUntil > now.instant else { return }
         for index in peers.indices where index > 1 {
             let holder = PeerNumber(UInt32(index))
             guard isSilent(index, now.instant), !claims.contains(where: { $0.holder == holder }) else { continue }
@@ -407,6 +423,7 @@ extension ControlPlane {
     /// Whether a holder is gone for so long that whoever could prove a copy would have claimed.
     private func isAbandoned(_ index: Int, _ now: Instant) -> Bool {
         if let freeSince = peers[index].freeSince { return now.milliseconds(since: freeSince) >= 1000 }
+        if let unknownSince = peers[index].unknownSince { return now.milliseconds(since: unknownSince) >= 5000 }
         guard let downSince = peers[index].downSince else { return false }
         return now.milliseconds(since: downSince) >= 1000
             && witness.silenceMilliseconds(of: PeerNumber(UInt32(index)), now: now)
@@ -500,7 +517,7 @@ extension ControlPlane {
                 if !peers[Int(holder.value)].isGone { witness.fence(holder) }
             }
         }
-        table.record(slice: entry.slice, epoch: entry.epoch, holder: peer)
+        table.record(slice: entry.slice, epoch: entry.epoch, holder: peer, isVote: true)
         if peer != Self.own { demote(entry, holder: peer, isCertain: false, now, &outbox) }
         return .accepted
     }

@@ -217,7 +217,7 @@ extension ControlPlane {
         let hasChanged =
             isCertain
             ? table.correct(slice: entry.slice, epoch: entry.epoch, holder: holder)
-            : table.record(slice: entry.slice, epoch: entry.epoch, holder: holder)
+            : table.record(slice: entry.slice, epoch: entry.epoch, holder: holder, isVote: false)
         guard hasChanged, holder != Self.own else { return }
         demote(entry, holder: holder, isCertain: isCertain, now, &outbox)
     }
@@ -237,10 +237,13 @@ extension ControlPlane {
         let index = shards.index(of: entry.slice)
         let shard = shards.lock(index)
         if !isCertain, isSafe, shard.pointee.mayBeSuspended(entry.slice) {
-            if let again = shard.pointee.suspend(entry) { suspended.append(again) }
+            if let again = shard.pointee.suspend(entry) {
+                suspended.append(again)
+            }
         } else if let held = shard.pointee.heldEpoch(entry.slice), held <= entry.epoch {
             let target = isSafe || holder == .none ? nil : holder
             shard.pointee.demote(entry, mergingTo: target, outbox: &outbox)
+            suspendedSince[entry.slice] = nil
         }
         shards.unlock(index)
     }

@@ -17,6 +17,7 @@ extension ControlPlane {
             let index = Int(number.value)
             guard !peers[index].isGone else { continue }
             peers[index].record = record
+            peers[index].unknownSince = nil
             if record.liveness == .down {
                 if peers[index].downSince == nil { peers[index].downSince = now.instant }
             } else {
@@ -70,6 +71,19 @@ extension ControlPlane {
             )
         )
         return number
+    }
+
+    /// Lives that are known from tables alone: those of members that came back since are over, and the others age.
+    mutating func retireUnknown(_ now: Now, _ outbox: inout Outbox) {
+        for index in peers.indices where index > 1 && peers[index].record == nil && !peers[index].isGone {
+            guard peers[index].unknownSince == nil else { continue }
+            peers[index].unknownSince = now.instant
+            let reference = peers[index].reference
+            let isOutdated = membership.members.contains {
+                $0.id == reference.id && $0.generation > reference.generation
+            }
+            if isOutdated { retire(index, now, &outbox) }
+        }
     }
 
     /// That life of the member is over.

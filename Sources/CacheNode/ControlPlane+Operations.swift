@@ -148,6 +148,7 @@ extension ControlPlane {
     private func isAway(_ index: Int, _ now: Instant) -> Bool {
         if index == Int(Self.own.value) { return false }
         return peers[index].isGone || peers[index].isReleased || peers[index].downSince != nil
+            || peers[index].record == nil
     }
 
     // MARK: - Drain

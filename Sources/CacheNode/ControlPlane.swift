@@ -31,6 +31,8 @@ package struct ControlConfiguration: Sendable {
     package var claimMilliseconds: UInt64 = 300
     /// How often slices that nobody holds are looked for.
     package var emptyLookMilliseconds: UInt64 = 50
+    /// How long a holder that a claim was made over tries to be recorded again before it gives up.
+    package var suspendedMilliseconds: UInt64 = 5000
     /// How long members must stand still before slices that nobody holds are started.
     package var settleMilliseconds: UInt64 = 500
     /// How long a stop hands slices over before it ends anyway.
@@ -106,6 +108,8 @@ package struct ControlPlane {
         var grant: (session: UInt64, askedAt: Instant)?
         var report = NodeReport()
         var downSince: Instant?
+        /// Since when this life has been a name in others' tables only.
+        var unknownSince: Instant?
         /// When its slices became free, for those who would start them empty.
         var freeSince: Instant?
         var nextTablePull = Instant(nanoseconds: 0)
@@ -149,6 +153,7 @@ package struct ControlPlane {
     /// Slices whose holder this node is and must be recorded as again.
     var suspended: [SliceEpoch] = []
     var reclaimAt = Instant(nanoseconds: 0)
+    var suspendedSince: [Int: Instant] = [:]
     /// Claims that were given up in this turn.
     var withdrawn: [SliceEpoch] = []
 
@@ -489,6 +494,7 @@ package struct ControlPlane {
         }
         exclude(now, &outbox, &effects)
         refreshRing(now, &effects)
+        retireUnknown(now, &outbox)
         takeOverFromSilent(now, &outbox, &effects)
         startEmpty(now, &outbox, &effects)
         reclaim(now, &outbox, &effects)

@@ -11,6 +11,8 @@ package struct HolderTable: Sendable {
     /// What stood here before a claim that may yet be withdrawn.
     private var earlierEpochs: [UInt32]
     private var earlierHolders: [PeerNumber]
+    /// Whether this member's own vote made the record, or another's table did.
+    private var isOwnVote: [Bool]
     /// Rises with every change.
     package private(set) var changes: UInt64 = 0
 
@@ -19,17 +21,19 @@ package struct HolderTable: Sendable {
         holders = Array(repeating: .none, count: Slice.count)
         earlierEpochs = Array(repeating: 0, count: Slice.count)
         earlierHolders = Array(repeating: .none, count: Slice.count)
+        isOwnVote = Array(repeating: false, count: Slice.count)
     }
 
     /// Takes note of a holder. Older epochs change nothing; in the same epoch a known holder stays.
-    /// Returns whether anything changed.
+    /// `isVote`: this member agreed to a claim. Returns whether anything changed.
     @discardableResult
-    package mutating func record(slice: Int, epoch: UInt32, holder: PeerNumber) -> Bool {
+    package mutating func record(slice: Int, epoch: UInt32, holder: PeerNumber, isVote: Bool) -> Bool {
         guard epoch > epochs[slice] || (epoch == epochs[slice] && holders[slice] == .none && holder != .none) else {
             return false
         }
         earlierEpochs[slice] = epochs[slice]
         earlierHolders[slice] = holders[slice]
+        isOwnVote[slice] = isVote
         replace(slice, epoch, holder)
         return true
     }
@@ -44,6 +48,7 @@ package struct HolderTable: Sendable {
         replace(slice, epoch, holder)
         earlierEpochs[slice] = epoch
         earlierHolders[slice] = .none
+        isOwnVote[slice] = true
         return true
     }
 
@@ -55,9 +60,13 @@ package struct HolderTable: Sendable {
         earlierHolders[slice] = .none
     }
 
-    /// The holder says that it serves the slice no longer. It may have served in that epoch, so nothing earlier stands
-    /// again.
+    /// The holder says that it does not serve the slice. It may have served in that epoch by this member's vote, and
+    /// then nothing earlier stands again.
     package mutating func clear(slice: Int) {
+        if !isOwnVote[slice] {
+            withdraw(slice: slice, epoch: epochs[slice], holder: holders[slice])
+            return
+        }
         replace(slice, epochs[slice], .none)
         earlierEpochs[slice] = epochs[slice]
         earlierHolders[slice] = .none
