@@ -413,11 +413,21 @@ extension ControlPlane {
             let first = owners.first { owner in
                 owner != .none && (owner == Self.own || peers[Int(owner.value)].record?.isLiving == true)
             }
-            guard first == Self.own else { continue }
+            guard (first ?? standIn(for: slice)) == Self.own else { continue }
             entries.append(SliceEpoch(slice: slice, epoch: table.epochs[slice] + 1))
         }
         guard !entries.isEmpty else { return }
         propose(.empty, holder: .none, entries, now, &outbox, &effects)
+    }
+
+    /// Who starts a slice of which every owner is away: one of those who are there, the same for everybody, until the
+    /// ring is made anew without the absent.
+    private func standIn(for slice: Int) -> PeerNumber {
+        let living = ringNumbers.filter { number in
+            guard number != .none, let record = peers[Int(number.value)].record else { return false }
+            return record.lifecycle == .up && (number == Self.own || record.isLiving)
+        }
+        return living.isEmpty ? .none : living[slice % living.count]
     }
 
     /// Whether a holder is gone for so long that whoever could prove a copy would have claimed.

@@ -275,6 +275,14 @@ final class LinkTable {
         }
     }
 
+    /// Whether a link has something to send.
+    var hasOutput: Bool { !dirty.isEmpty }
+
+    /// Ends the connections on which answers to other nodes are about to leave, unsent: they may be outdated.
+    func abandonAnswers() {
+        for link in dirty where !link.isOutgoing { close(link) }
+    }
+
     func closeAll() {
         for link in Array(links.values) { close(link) }
     }

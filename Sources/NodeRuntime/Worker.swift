@@ -77,6 +77,7 @@ final class Worker: LinkOwner {
         links.connect(loop.now.instant)
         deliver()
         let didSleep = hasSlept(since: began)
+        if didSleep { links.abandonAnswers() }
         while true {
             for session in plane.takeTouched() {
                 if let connection = connections[session.token] { touch(connection) }
@@ -109,7 +110,7 @@ final class Worker: LinkOwner {
     /// Whether this thread stood still in this turn for so long that the lease under which it answered has ended: what
     /// it read may be outdated, and is not sent.
     private func hasSlept(since began: Instant) -> Bool {
-        guard !touched.isEmpty || !plane.touched.isEmpty else { return false }
+        guard !touched.isEmpty || !plane.touched.isEmpty || links.hasOutput else { return false }
         let until = Instant(nanoseconds: shared.leaseUntil.load(ordering: .acquiring))
         guard until != .distantFuture else { return false }
         let now = loop.readClock().instant
