@@ -346,6 +346,8 @@ package struct ControlPlane {
         switch signal {
         case .handedOver(let entry, let from):
             claimHandedOver(entry, from: from, now, &outbox, &effects)
+        case .returned(let entry):
+            suspended.append(entry)
         case .lost:
             break
         case .promised(let peer):
