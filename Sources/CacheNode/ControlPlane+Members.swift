@@ -90,6 +90,10 @@ extension ControlPlane {
     private mutating func retire(_ index: Int, _ now: Now, _ outbox: inout Outbox) {
         noteEndOfDrain(of: index, now)
         peers[index].isGone = true
+        let reference = peers[index].reference
+        peers[index].hasLeft = membership.tombstones.contains {
+            $0.id == reference.id && $0.generation == reference.generation && $0.lifecycle == .left
+        }
         peers[index].isControlConnected = false
         peers[index].dataLanes = 0
         peers[index].freeSince = peers[index].freeSince ?? now.instant
@@ -136,8 +140,10 @@ extension ControlPlane {
 
     /// Who votes, and how many are needed.
     ///
-    /// Settled members vote, whether they are up or down; one that has been settled and comes back still counts,
-    /// though it has no vote before it has learned. `available` goes on with those who are heard.
+    /// Settled members vote, whether they are up or down. One that has been settled and comes back has forgotten what it
+    /// recorded and has no vote before it has learned; until then those who are left must be so many that every
+    /// majority of all of them, those who forgot included, has a member among them: of n, n less a majority and one.
+    /// `available` goes on with those who are heard.
     func quorum(_ now: Instant) -> Quorum {
         var voters: [PeerNumber] = []
         var absent = 0
@@ -146,11 +152,17 @@ extension ControlPlane {
             let number = PeerNumber(UInt32(index))
             switch record.lifecycle {
             case .up, .draining: voters.append(number)
-            case .joining: if record.sawThree, number != Self.own { absent += 1 }
+            case .joining:
+                guard record.sawThree, number != Self.own else { continue }
+                let hasLeft = peers.contains { $0.hasLeft && $0.reference.id == record.id }
+                if !hasLeft { absent += 1 }
             case .left: break
             }
         }
-        if isSafe { return Quorum(voters: voters, needed: (voters.count + absent) / 2 + 1) }
+        if isSafe {
+            let needed = max(voters.count / 2 + 1, (voters.count + absent + 1) / 2)
+            return Quorum(voters: voters, needed: needed)
+        }
         let patience = configuration.replication.promiseEndedMilliseconds
         voters.removeAll {
             $0 != Self.own

@@ -96,6 +96,8 @@ package struct ControlPlane {
         var record: MemberRecord?
         /// A later life of the same node exists, or it left: this one serves nothing any more.
         var isGone = false
+        /// This life ended with a leave: its vote was given back, and is not missed when the node comes again.
+        var hasLeft = false
         /// It said that it stops: it is given nothing any more.
         var isStopping = false
         /// It has stopped: it serves nothing and claims nothing.
@@ -344,6 +346,8 @@ package struct ControlPlane {
         switch signal {
         case .handedOver(let entry, let from):
             claimHandedOver(entry, from: from, now, &outbox, &effects)
+        case .returned(let entry):
+            suspended.append(entry)
         case .lost:
             break
         case .promised(let peer):

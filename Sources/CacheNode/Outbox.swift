@@ -34,6 +34,8 @@ package struct Outbox: ~Copyable {
     package enum Signal: Hashable, Sendable {
         /// Slices were handed over to this node, which must have itself recorded before it serves them.
         case handedOver(SliceEpoch, from: PeerNumber)
+        /// A slice that was handed over was refused: this node must have itself recorded again before it serves it.
+        case returned(SliceEpoch)
         /// This node serves the slice no longer.
         case lost(slice: Int)
         /// A copy is waited for from now on: it has learned everything, or was in sync with another holder before.

@@ -140,6 +140,15 @@ extension ShardPlane {
         if let peer, hasServed { merging.append(Merge(slice: entry.slice, cursor: 0, to: peer)) }
     }
 
+    /// What this node is for the slice, for a reader of a simulated run.
+    package func describeRole(_ slice: Int) -> String {
+        switch roles[slice - slices.lowerBound] {
+        case .outside: "outside"
+        case .holder(let holder): "holder in \(holder.epoch), \(holder.phase), \(holder.streams.count) streams"
+        case .copy(let copy): "copy of \(copy.holder.value) in \(copy.epoch), \(copy.state)"
+        }
+    }
+
     /// Whether this node is the slice's holder and not on its way to become it.
     package func mayBeSuspended(_ slice: Int) -> Bool {
         guard case .holder(let holder) = roles[slice - slices.lowerBound] else { return false }

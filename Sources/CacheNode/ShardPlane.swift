@@ -733,6 +733,19 @@ package struct ShardPlane: ~Copyable {
             sendSnapshot(slice, stream: index, context: context, outbox: &outbox)
         case .refusal(let slice, let stream, _):
             let local = slice - slices.lowerBound
+            if case .copy(let copy) = roles[local], case .released = copy.state, copy.holder == peer,
+                copy.stream == stream
+            {
+                // The last entry was refused: nobody holds the slice but this node, once a majority has recorded it.
+                let again = SliceEpoch(slice: slice, epoch: copy.epoch + 1)
+                earlyCount -= copy.early.count
+                roles[local] = .holder(
+                    Holder(epoch: copy.epoch, phase: .suspended(claim: again.epoch), position: copy.position)
+                )
+                refreshService(local)
+                outbox.signals.append(.returned(again))
+                return
+            }
             guard case .holder(let holder) = roles[local], let index = holder.stream(to: peer),
                 holder.streams[index].id == stream
             else { return }
@@ -872,7 +885,7 @@ package struct ShardPlane: ~Copyable {
             Copy(
                 holder: to,
                 epoch: holder.epoch + 1,
-                stream: 0,
+                stream: holder.streams[index].id,
                 position: holder.position,
                 state: .released(at: context.now.instant)
             )

@@ -146,6 +146,22 @@ extension World {
         return nil
     }
 
+    /// Logs what every node is for the first slices that nobody serves.
+    private func describeBare() {
+        let alive = nodes.compactMap(\.process)
+        var held: [Bool] = Array(repeating: false, count: Slice.count)
+        for process in alive { process.shards.withEach { shard in shard.holdings { held[$0.slice] = true } } }
+        for slice in held.indices.filter({ !held[$0] }).prefix(3) {
+            log("nobody serves slice \(slice)")
+            for process in alive {
+                let topology = process.control.topology
+                let role = process.shards.withShard(process.shards.index(of: slice)) { $0.describeRole(slice) }
+                let holder = topology.peer(topology.holders[slice])?.name ?? "\(topology.holders[slice].value)"
+                log("    \(process.node.name): \(role); recorded: \(topology.epochs[slice]) \(holder)")
+            }
+        }
+    }
+
     /// Waits until all is well; a failure where that takes longer than `limit` milliseconds.
     package func settle(within limit: UInt64) {
         var last: String?
@@ -155,6 +171,7 @@ extension World {
         }
         guard isDone else {
             fail("NOT SETTLED after \(limit) ms: \(last ?? "")")
+            describeBare()
             return
         }
         log("all is well")

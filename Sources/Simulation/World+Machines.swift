@@ -194,6 +194,8 @@ extension World {
     package func stop(_ index: Int) {
         guard let process = nodes[index].process, process.isAlive else { return }
         log("\(nodes[index].name) is told to stop")
+        // Nothing is copied at a stop: what has no copy then is gone with the node.
+        monitor.impaired.insert(index)
         let thread = process.threads[0]
         process.control.stop(now: now(process), outbox: &thread.outbox, effects: &process.effects)
         finishTurn(process, thread)

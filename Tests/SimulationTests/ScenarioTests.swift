@@ -11,7 +11,7 @@ import Testing
     }
 
     /// Each of these found a fault once.
-    @Test(arguments: [1, 3, 8, 12, 23] as [UInt64])
+    @Test(arguments: [1, 3, 8, 12, 21, 23] as [UInt64])
     func `a schedule that found a fault stays well`(_ seed: UInt64) {
         let failures = Scenario.random(seed: seed).run(seed: seed).failures
         #expect(failures.isEmpty, "henge-sim --seed \(seed) --log")
