@@ -1,7 +1,9 @@
+import Glibc
 import Simulation
 
 /// Runs simulated clusters: `henge-sim --seeds 1...100`, `henge-sim --seed 7 --log`, `henge-sim --scenario crash`,
-/// `henge-sim --scenarios`.
+/// `henge-sim --scenarios`. Ends with 0 if nothing failed, with 1 if something did, with 2 for
+/// arguments that it does not know.
 @main
 struct HengeSim {
     static func main() {
@@ -27,6 +29,7 @@ struct HengeSim {
             default: return usage()
             }
         }
+        var passed = 0
         var failed = 0
         for seed in seeds {
             let scenarios: [Scenario]
@@ -39,10 +42,11 @@ struct HengeSim {
                 scenarios = [Scenario.random(seed: seed)]
             }
             for scenario in scenarios {
-                if !run(scenario, seed, isLogging, isTwice) { failed += 1 }
+                if run(scenario, seed, isLogging, isTwice) { passed += 1 } else { failed += 1 }
             }
         }
-        print(failed == 0 ? "all passed" : "\(failed) failed")
+        print("\(passed) passed, \(failed) failed")
+        exit(failed == 0 ? 0 : 1)
     }
 
     private static func run(_ scenario: Scenario, _ seed: UInt64, _ isLogging: Bool, _ isTwice: Bool) -> Bool {
@@ -67,5 +71,6 @@ struct HengeSim {
     private static func usage() {
         print("henge-sim [--seed N | --seeds A...B] [--scenario NAME | --scenarios] [--log] [--twice]")
         for scenario in Scenario.all { print("  \(scenario.name)") }
+        exit(2)
     }
 }
