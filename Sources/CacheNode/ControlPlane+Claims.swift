@@ -392,6 +392,26 @@ extension ControlPlane {
         }
     }
 
+    /// What this node serves, and what it does not, is known best here: claims that crossed each other may have left
+    /// its own record saying something else, which no other node's word would mend.
+    mutating func reconcileOwnRecord(_ now: Now) {
+        guard nextReconciliation <= now.instant else { return }
+        nextReconciliation = now.instant.advanced(byMilliseconds: configuration.emptyLookMilliseconds)
+        var named: [Bool] = Array(repeating: false, count: Slice.count)
+        var served: [SliceEpoch] = []
+        shards.withEach { shard in
+            shard.claims { named[$0] = true }
+            shard.holdings { served.append($0) }
+        }
+        for entry in openClaims() { named[entry.slice] = true }
+        for entry in served where table.holders[entry.slice] != Self.own {
+            _ = table.correct(slice: entry.slice, epoch: entry.epoch, holder: Self.own)
+        }
+        for slice in 0..<Slice.count where table.holders[slice] == Self.own && !named[slice] {
+            table.withdraw(slice: slice, epoch: table.epochs[slice], holder: Self.own)
+        }
+    }
+
     /// Starts slices with nothing, where this node is the first owner that is there and nobody else has a copy.
     mutating func startEmpty(_ now: Now, _ outbox: inout Outbox, _ effects: inout [ControlEffect]) {
         guard case .joined = membership.phase, case .running = phase, membership.ownRecord.lifecycle == .up,

@@ -185,6 +185,7 @@ package struct ControlPlane {
     var nextTick: Instant
     var nextWalk: Instant
     var nextEmptyLook: Instant
+    var nextReconciliation: Instant
     var outcome = Outcomes()
     private var isStopped = false
 
@@ -244,6 +245,7 @@ package struct ControlPlane {
         nextWalk = now
         nextSeekingNote = now.advanced(byMilliseconds: 1000)
         nextEmptyLook = now
+        nextReconciliation = now
         topology = Topology(
             version: 0,
             own: Self.own,
@@ -500,6 +502,7 @@ package struct ControlPlane {
         refreshRing(now, &effects)
         retireUnknown(now, &outbox)
         takeOverFromSilent(now, &outbox, &effects)
+        reconcileOwnRecord(now)
         startEmpty(now, &outbox, &effects)
         reclaim(now, &outbox, &effects)
         advanceClaims(now, &outbox, &effects)
