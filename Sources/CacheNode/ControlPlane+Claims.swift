@@ -412,6 +412,27 @@ extension ControlPlane {
         }
     }
 
+    /// A copy that missed a change of holder hears nothing any more: the later holder does not know of it. It proves
+    /// nothing either, and would keep a drain from its end. Twice in a row, so that news on its way is no ground.
+    mutating func leaveOrphans(_ now: Now) {
+        guard nextOrphanLook <= now.instant, case .joined = membership.phase else { return }
+        nextOrphanLook = now.instant.advanced(byMilliseconds: configuration.orphanLookMilliseconds)
+        var found: Set<SliceEpoch> = []
+        shards.withEach { shard in
+            shard.copies { entry in
+                let holder = table.holders[entry.slice]
+                guard table.epochs[entry.slice] > entry.epoch, holder != .none, holder != Self.own,
+                    !isSilent(Int(holder.value), now.instant)
+                else { return }
+                found.insert(entry)
+            }
+        }
+        for entry in found where orphans.contains(entry) {
+            shards.withShard(shards.index(of: entry.slice)) { $0.leaveCopy(entry) }
+        }
+        orphans = found
+    }
+
     /// Starts slices with nothing, where this node is the first owner that is there and nobody else has a copy.
     mutating func startEmpty(_ now: Now, _ outbox: inout Outbox, _ effects: inout [ControlEffect]) {
         guard case .joined = membership.phase, case .running = phase, membership.ownRecord.lifecycle == .up,

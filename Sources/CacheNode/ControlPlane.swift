@@ -31,6 +31,8 @@ package struct ControlConfiguration: Sendable {
     package var claimMilliseconds: UInt64 = 300
     /// How often slices that nobody holds are looked for.
     package var emptyLookMilliseconds: UInt64 = 50
+    /// How often copies without a holder are looked for; one is left when it is found twice.
+    package var orphanLookMilliseconds: UInt64 = 2500
     /// How long a holder that a claim was made over tries to be recorded again before it gives up.
     package var suspendedMilliseconds: UInt64 = 5000
     /// How long members must stand still before slices that nobody holds are started.
@@ -186,6 +188,9 @@ package struct ControlPlane {
     var nextWalk: Instant
     var nextEmptyLook: Instant
     var nextReconciliation: Instant
+    var nextOrphanLook: Instant
+    /// Copies that the last look found without a holder that knows them.
+    var orphans: Set<SliceEpoch> = []
     var outcome = Outcomes()
     private var isStopped = false
 
@@ -246,6 +251,7 @@ package struct ControlPlane {
         nextSeekingNote = now.advanced(byMilliseconds: 1000)
         nextEmptyLook = now
         nextReconciliation = now
+        nextOrphanLook = now
         topology = Topology(
             version: 0,
             own: Self.own,
@@ -503,6 +509,7 @@ package struct ControlPlane {
         retireUnknown(now, &outbox)
         takeOverFromSilent(now, &outbox, &effects)
         reconcileOwnRecord(now)
+        leaveOrphans(now)
         startEmpty(now, &outbox, &effects)
         reclaim(now, &outbox, &effects)
         advanceClaims(now, &outbox, &effects)

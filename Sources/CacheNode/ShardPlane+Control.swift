@@ -579,6 +579,21 @@ extension ShardPlane {
         return census
     }
 
+    /// Visits every slice that this node has a copy of, with the copy's epoch.
+    package func copies(_ visit: (SliceEpoch) -> Void) {
+        for local in roles.indices {
+            guard case .copy(let copy) = roles[local] else { continue }
+            visit(SliceEpoch(slice: slices.lowerBound + local, epoch: copy.epoch))
+        }
+    }
+
+    /// Gives up a copy whose holder is none any more: a later one goes on without it. Its content stays as a base.
+    package mutating func leaveCopy(_ entry: SliceEpoch) {
+        let local = entry.slice - slices.lowerBound
+        guard case .copy(let copy) = roles[local], copy.epoch == entry.epoch else { return }
+        leave(local)
+    }
+
     /// Visits every slice that this node serves, with its epoch.
     package func holdings(_ visit: (SliceEpoch) -> Void) {
         for local in 0..<slices.count where servedEpochs[local] != 0 {
