@@ -100,6 +100,10 @@ let package = Package(
         ),
 
         tests("AdminServerTests", ["AdminServer", "ClusterCore", "HengeCommands", logging]),
+        tests(
+            "CacheNodeTests",
+            ["CacheNode", "CacheStore", "ClusterCore", "MemcacheProtocol", "PeerProtocol", "Replication"]
+        ),
         tests("CacheStoreTests", ["CacheStore", "ClusterCore"]),
         tests("ClusterCoreTests", ["ClusterCore"]),
         tests("HashRingTests", ["ClusterCore", "HashRing"]),
