@@ -119,6 +119,7 @@ let package = Package(
         tests("SettingsTests", ["ClusterCore", "Settings"]),
         tests("SimulationTests", ["Simulation"]),
         tests("SystemdSupportTests", ["SystemdSupport", logging]),
+        tests("TidyTests", []),
     ],
     cxxLanguageStandard: .cxx17
 )
