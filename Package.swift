@@ -101,6 +101,10 @@ let package = Package(
         ),
 
         tests("AdminServerTests", ["AdminServer", "ClusterCore", "HengeCommands", logging]),
+        tests(
+            "CacheNodeTests",
+            ["CacheNode", "CacheStore", "ClusterCore", "MemcacheProtocol", "PeerProtocol", "Replication"]
+        ),
         tests("CacheStoreTests", ["CacheStore", "ClusterCore"]),
         tests("ClusterCoreTests", ["ClusterCore"]),
         tests("HashRingTests", ["ClusterCore", "HashRing"]),
@@ -110,10 +114,13 @@ let package = Package(
         ),
         tests("MembershipTests", ["ClusterCore", "Membership"]),
         tests("MemcacheProtocolTests", ["ClusterCore", "MemcacheProtocol"]),
+        tests("PeerProtocolTests", ["ClusterCore", "PeerProtocol"]),
         tests("ReactorTests", ["ClusterCore", "Reactor"]),
+        tests("ReplicationTests", ["ClusterCore", "PeerProtocol", "Replication"]),
         tests("SettingsTests", ["ClusterCore", "Settings"]),
         tests("SimulationTests", ["Simulation"]),
         tests("SystemdSupportTests", ["SystemdSupport", logging]),
+        tests("TidyTests", []),
     ],
     cxxLanguageStandard: .cxx17
 )

@@ -136,6 +136,7 @@ package struct ShardPlane: ~Copyable {
             learned += other.learned
             cutOversAborted += other.cutOversAborted
             demoted += other.demoted
+            suspended += other.suspended
             snapshotBytes += other.snapshotBytes
             refusals += other.refusals
             earlyOverflows += other.earlyOverflows
@@ -529,6 +530,7 @@ package struct ShardPlane: ~Copyable {
             return
         }
         if entry.sequence > copy.applied + 1 {
+            if copy.early.contains(where: { $0.sequence == entry.sequence }) { return }
             guard earlyCount < configuration.earlyEntriesMax else {
                 counters.earlyOverflows += 1
                 refuseStream(local, target, &outbox)
@@ -589,14 +591,14 @@ package struct ShardPlane: ~Copyable {
             let item = try WireItem(&reader)
             put(item, slice: slice, now: context.now)
         case .removed:
-            let version = try reader.integer(UInt64.self)
+            let version = try reader.version()
             let key = try reader.rest()
             guard !key.isEmpty, key.count <= RequestFrame.keyBytesMax else { throw MalformedBytes() }
             let hash = KeyHash.hash(key)
             guard Slice.index(of: hash) == slice else { throw MalformedBytes() }
             store.bury(hash: hash, key: key, version: version, now: context.now)
         case .flush:
-            store.flush(slice: slice, version: try reader.integer())
+            store.flush(slice: slice, version: try reader.version())
         case .flushAt:
             store.scheduleFlush(slice: slice, atUnixMilliseconds: try reader.integer())
         case .snapshot:
@@ -623,7 +625,8 @@ package struct ShardPlane: ~Copyable {
             roles[local].copy.state = .inSync(session: try reader.integer(), since: since)
             revision += 1
         case .handOver:
-            let epoch = try reader.integer(UInt32.self)
+            let epoch = try reader.epoch()
+            guard epoch > roles[local].copy.epoch else { throw MalformedBytes() }
             let marks = try SliceMarks(&reader)
             var others: [MemberReference] = []
             while reader.remaining > 0 { others.append(try reader.member()) }

@@ -34,6 +34,10 @@ package struct SliceEpoch: Hashable, Sendable {
     package var slice: Int
     package var epoch: UInt32
 
+    /// The highest epoch that is taken from another node: far from any that is reached by rising one at a time, and
+    /// with room above, so that raising it cannot overflow.
+    package static let epochMax = UInt32.max >> 1
+
     package init(slice: Int, epoch: UInt32) {
         self.slice = slice
         self.epoch = epoch
@@ -113,12 +117,17 @@ package struct NodeReport: Hashable, Sendable {
     /// Why a drain does not go on; empty where it does.
     package var blocked = ""
 
+    /// Bytes of `blocked` that travel; what is longer is cut.
+    package static let blockedBytesMax = 200
+
     package init() {}
 
     func append(to buffer: inout ByteBuffer) {
         for count in [primaries, copies, settled, moving, short, drainTotal, drainLeft] { buffer.appendInteger(count) }
         for count in [items, bytes, sentBytes] { buffer.appendInteger(count) }
-        buffer.appendShortText(String(decoding: blocked.utf8.prefix(200), as: UTF8.self))
+        var text = blocked
+        while text.utf8.count > Self.blockedBytesMax { text.unicodeScalars.removeLast() }
+        buffer.appendShortText(text)
     }
 
     init(_ reader: inout ByteReader) throws(MalformedBytes) {
@@ -273,7 +282,7 @@ extension ControlMessage {
         switch kind {
         case .offer:
             let slice = try reader.slice()
-            let epoch = try reader.integer(UInt32.self)
+            let epoch = try reader.epoch()
             self = .offer(slice: slice, epoch: epoch, stream: try reader.integer())
         case .learn:
             let slice = try reader.slice()
@@ -289,20 +298,20 @@ extension ControlMessage {
         case .refusal:
             let slice = try reader.slice()
             let stream = try reader.integer(UInt64.self)
-            self = .refusal(slice: slice, stream: stream, epoch: try reader.integer())
+            self = .refusal(slice: slice, stream: stream, epoch: try reader.epoch())
         case .adopt:
             let slice = try reader.slice()
-            let epoch = try reader.integer(UInt32.self)
+            let epoch = try reader.epoch()
             let stream = try reader.integer(UInt64.self)
             let session = try reader.integer(UInt64.self)
-            let previousEpoch = try reader.integer(UInt32.self)
+            let previousEpoch = try reader.epoch()
             self = .adopt(
                 slice: slice,
                 epoch: epoch,
                 stream: stream,
                 session: session,
                 previousEpoch: previousEpoch,
-                position: try reader.integer()
+                position: try reader.version()
             )
         case .claim:
             let id = try reader.integer(UInt64.self)
@@ -324,9 +333,9 @@ extension ControlMessage {
             for _ in 0..<count {
                 switch try reader.integer(UInt8.self) {
                 case 0: verdicts.append(.accepted)
-                case 1: verdicts.append(.rejected(epoch: try reader.integer(), holder: nil))
+                case 1: verdicts.append(.rejected(epoch: try reader.epoch(), holder: nil))
                 case 2:
-                    let epoch = try reader.integer(UInt32.self)
+                    let epoch = try reader.epoch()
                     verdicts.append(.rejected(epoch: epoch, holder: try reader.member()))
                 case 3: verdicts.append(.candidate)
                 default: throw MalformedBytes()
@@ -367,7 +376,7 @@ extension ControlMessage {
             epochs.reserveCapacity(Slice.count)
             holders.reserveCapacity(Slice.count)
             for _ in 0..<Slice.count {
-                epochs.append(try reader.integer())
+                epochs.append(try reader.epoch())
                 let holder = try reader.integer(UInt16.self)
                 guard Int(holder) <= count else { throw MalformedBytes() }
                 holders.append(holder)
@@ -424,7 +433,7 @@ extension ByteReader {
         entries.reserveCapacity(count)
         for _ in 0..<count {
             let slice = try slice()
-            entries.append(SliceEpoch(slice: slice, epoch: try integer()))
+            entries.append(SliceEpoch(slice: slice, epoch: try epoch()))
         }
         return entries
     }

@@ -43,16 +43,14 @@ package struct WireItem {
     }
 
     package init(_ reader: inout ByteReader) throws(MalformedBytes) {
-        version = try reader.integer()
-        unique = try reader.integer()
+        version = try reader.version()
+        unique = try reader.version()
         expiry = try reader.integer()
         flags = try reader.integer()
         isTombstone = try reader.integer(UInt8.self) != 0
         let keyLength = Int(try reader.integer(UInt8.self))
         let valueLength = Int(try reader.integer(UInt32.self))
-        guard keyLength > 0, keyLength <= RequestFrame.keyBytesMax, version >> 63 == 0, unique >> 63 == 0 else {
-            throw MalformedBytes()
-        }
+        guard keyLength > 0, keyLength <= RequestFrame.keyBytesMax else { throw MalformedBytes() }
         key = try reader.bytes(keyLength)
         value = try reader.bytes(valueLength)
     }
@@ -116,7 +114,7 @@ package struct EntryFrame {
         slice = try reader.slice()
         stream = try reader.integer()
         sequence = try reader.integer()
-        position = try reader.integer()
+        position = try reader.version()
         guard let kind = Kind(rawValue: try reader.integer()) else { throw MalformedBytes() }
         self.kind = kind
         payload = try reader.rest()
@@ -151,7 +149,8 @@ package struct AcknowledgementFrame {
         slice = try reader.slice()
         stream = try reader.integer()
         sequence = try reader.integer()
-        position = try reader.integer()
+        position = try reader.version()
+        guard reader.remaining == 0 else { throw MalformedBytes() }
     }
 }
 
@@ -177,9 +176,9 @@ package struct SliceMarks: Hashable, Sendable {
     }
 
     package init(_ reader: inout ByteReader) throws(MalformedBytes) {
-        newest = try reader.integer()
-        floor = try reader.integer()
-        flushVersion = try reader.integer()
+        newest = try reader.version()
+        floor = try reader.version()
+        flushVersion = try reader.version()
         flushAt = try reader.integer()
     }
 }

@@ -131,6 +131,7 @@ package struct Hello: Hashable, Sendable {
         guard let lane = Lane(rawValue: try reader.integer()) else { throw MalformedBytes() }
         self.lane = lane
         worker = try reader.integer()
+        guard reader.remaining == 0 else { throw MalformedBytes() }
     }
 }
 
@@ -153,6 +154,20 @@ extension ByteReader {
         let slice = Int(try integer(UInt16.self))
         guard slice < Slice.count else { throw MalformedBytes() }
         return slice
+    }
+
+    /// The epoch of a slice; one that leaves no room to rise is malformed.
+    package mutating func epoch() throws(MalformedBytes) -> UInt32 {
+        let epoch = try integer(UInt32.self)
+        guard epoch <= SliceEpoch.epochMax else { throw MalformedBytes() }
+        return epoch
+    }
+
+    /// A version, or a position in a slice's writes: below 2^63, so that there is always a later one.
+    package mutating func version() throws(MalformedBytes) -> UInt64 {
+        let version = try integer(UInt64.self)
+        guard version >> 63 == 0 else { throw MalformedBytes() }
+        return version
     }
 
     /// Everything that is left.
