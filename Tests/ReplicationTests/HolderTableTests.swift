@@ -16,31 +16,31 @@ import Testing
     @Test func `a later epoch replaces, an older one changes nothing`() {
         var table = HolderTable()
         expect(table, 0, .none)
-        #expect(table.record(slice: 5, epoch: 3, holder: a) == true)
+        #expect(table.record(slice: 5, epoch: 3, holder: a, isVote: true) == true)
         expect(table, 3, a)
         let before = table.changes
-        #expect(table.record(slice: 5, epoch: 2, holder: b) == false)
+        #expect(table.record(slice: 5, epoch: 2, holder: b, isVote: true) == false)
         expect(table, 3, a)
         #expect(table.changes == before)
-        #expect(table.record(slice: 5, epoch: 4, holder: b) == true)
+        #expect(table.record(slice: 5, epoch: 4, holder: b, isVote: true) == true)
         expect(table, 4, b)
     }
 
     @Test func `in the same epoch a known holder stays`() {
         var table = HolderTable()
-        table.record(slice: 5, epoch: 3, holder: a)
-        #expect(table.record(slice: 5, epoch: 3, holder: b) == false)
-        #expect(table.record(slice: 5, epoch: 3, holder: .none) == false)
+        table.record(slice: 5, epoch: 3, holder: a, isVote: true)
+        #expect(table.record(slice: 5, epoch: 3, holder: b, isVote: true) == false)
+        #expect(table.record(slice: 5, epoch: 3, holder: .none, isVote: true) == false)
         expect(table, 3, a)
         table.clear(slice: 5)
         expect(table, 3, .none)
-        #expect(table.record(slice: 5, epoch: 3, holder: b) == true)
+        #expect(table.record(slice: 5, epoch: 3, holder: b, isVote: true) == true)
         expect(table, 3, b)
     }
 
     @Test func `a holder's own word corrects the same epoch`() {
         var table = HolderTable()
-        table.record(slice: 5, epoch: 3, holder: a)
+        table.record(slice: 5, epoch: 3, holder: a, isVote: true)
         #expect(table.correct(slice: 5, epoch: 3, holder: b) == true)
         expect(table, 3, b)
         #expect(table.correct(slice: 5, epoch: 3, holder: b) == false)
@@ -52,8 +52,8 @@ import Testing
 
     @Test func `a later epoch that nobody serves in does not speak against a holder's own word`() {
         var table = HolderTable()
-        table.record(slice: 5, epoch: 3, holder: a)
-        table.record(slice: 5, epoch: 7, holder: b)
+        table.record(slice: 5, epoch: 3, holder: a, isVote: true)
+        table.record(slice: 5, epoch: 7, holder: b, isVote: true)
         table.clear(slice: 5)
         expect(table, 7, .none)
         #expect(table.correct(slice: 5, epoch: 3, holder: a) == true)
@@ -62,8 +62,8 @@ import Testing
 
     @Test func `a claim that is given up leaves what stood before`() {
         var table = HolderTable()
-        table.record(slice: 5, epoch: 3, holder: a)
-        table.record(slice: 5, epoch: 4, holder: b)
+        table.record(slice: 5, epoch: 3, holder: a, isVote: true)
+        table.record(slice: 5, epoch: 4, holder: b, isVote: true)
         table.withdraw(slice: 5, epoch: 4, holder: b)
         expect(table, 3, a)
         // Twice is once.
@@ -73,7 +73,7 @@ import Testing
 
     @Test func `only the claim that is named is given up`() {
         var table = HolderTable()
-        table.record(slice: 5, epoch: 4, holder: b)
+        table.record(slice: 5, epoch: 4, holder: b, isVote: true)
         table.withdraw(slice: 5, epoch: 4, holder: a)
         table.withdraw(slice: 5, epoch: 3, holder: b)
         expect(table, 4, b)
@@ -81,9 +81,9 @@ import Testing
 
     @Test func `a claim that is given up after another one replaced it does not come back`() {
         var table = HolderTable()
-        table.record(slice: 5, epoch: 3, holder: a)
-        table.record(slice: 5, epoch: 4, holder: b)
-        table.record(slice: 5, epoch: 5, holder: c)
+        table.record(slice: 5, epoch: 3, holder: a, isVote: true)
+        table.record(slice: 5, epoch: 4, holder: b, isVote: true)
+        table.record(slice: 5, epoch: 5, holder: c, isVote: true)
         table.withdraw(slice: 5, epoch: 4, holder: b)
         expect(table, 5, c)
         table.withdraw(slice: 5, epoch: 5, holder: c)
@@ -92,7 +92,7 @@ import Testing
 
     @Test func `nothing stands again behind a holder's own word`() {
         var table = HolderTable()
-        table.record(slice: 5, epoch: 3, holder: a)
+        table.record(slice: 5, epoch: 3, holder: a, isVote: true)
         #expect(table.correct(slice: 5, epoch: 4, holder: b) == true)
         table.withdraw(slice: 5, epoch: 4, holder: b)
         expect(table, 4, .none)
@@ -110,7 +110,7 @@ import Testing
                 let before = (table.epochs[slice], table.holders[slice])
                 var isReported = true
                 switch Int.random(in: 0..<8, using: &random) {
-                case 0, 1, 2: isReported = table.record(slice: slice, epoch: epoch, holder: holder)
+                case 0, 1, 2: isReported = table.record(slice: slice, epoch: epoch, holder: holder, isVote: true)
                 case 3, 4: isReported = table.correct(slice: slice, epoch: epoch, holder: holder)
                 case 5, 6: table.withdraw(slice: slice, epoch: table.epochs[slice], holder: table.holders[slice])
                 default: table.clear(slice: slice)
