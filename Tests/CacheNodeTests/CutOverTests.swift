@@ -177,6 +177,25 @@ import Testing
         #expect(cluster.content(0) == cluster.content(1))
     }
 
+    @Test func `a copy of an epoch that another one followed is not adopted, though it is as far`() throws {
+        for (previous, isAdopted) in [(UInt32(1), true), (2, false)] {
+            let cluster = try TestCluster.inSync(2)
+            let message = ControlMessage.adopt(
+                slice: cluster.slice,
+                epoch: 3,
+                stream: 9,
+                session: 1,
+                previousEpoch: previous,
+                position: 0
+            )
+            var frame = ByteBuffer()
+            message.append(to: &frame)
+            try cluster.deliver(TestCluster.Message(from: 0, to: 1, bytes: frame.array()))
+            #expect(cluster.network.map(\.kind) == [isAdopted ? .acknowledgement : .refusal])
+            #expect(cluster.isInSync(1) == isAdopted)
+        }
+    }
+
     @Test func `a learner takes nothing over`() throws {
         let cluster = TestCluster(2)
         cluster.startEmpty(0, epoch: 1)
