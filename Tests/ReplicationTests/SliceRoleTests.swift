@@ -44,7 +44,9 @@ import Testing
         role.holder.epoch = 2
         #expect(role.holder.position == 5)
         #expect(role.isHolder)
-        role = .copy(Copy(holder: PeerNumber(2), epoch: 2, stream: 3, position: 5, state: .learned(at: Instant(nanoseconds: 0))))
+        role = .copy(
+            Copy(holder: PeerNumber(2), epoch: 2, stream: 3, position: 5, state: .learned(at: Instant(nanoseconds: 0)))
+        )
         role.copy.applied = 4
         #expect(role.copy.applied == 4)
         #expect(!role.isHolder)
