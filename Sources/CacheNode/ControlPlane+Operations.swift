@@ -188,7 +188,7 @@ extension ControlPlane {
         let copies = configuration.replication.replicas + 1
         if !isForced {
             if others < copies {
-                return "\(others) nodes would remain for \(copies) copies of each slice; "
+                return "\(others == 1 ? "1 node" : "\(others) nodes") would remain for \(copies) copies of each slice; "
                     + "start another node, or drain by force"
             }
             let bytes = storeStatistics().bytes

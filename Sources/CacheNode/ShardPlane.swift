@@ -753,12 +753,9 @@ package struct ShardPlane: ~Copyable {
                 holder.streams[index].id == stream
             else { return }
             counters.refusals += 1
-            // The peer says itself that it is no copy in this stream: nothing of it needs to be waited for, except
-            // where it counted as in sync and might have answered a takeover before; then its promise runs out first.
-            switch holder.streams[index].state {
-            case .offered, .copying, .finishing, .adopting, .inSync:
-                roles[local].holder.streams.remove(at: index)
-            }
+            // The peer says itself that it is no copy in this stream: nothing of it needs to be waited for. Where it has
+            // taken the slice over instead, this node has no lease any more, and answers nothing that waited.
+            roles[local].holder.streams.remove(at: index)
             roles[local].holder.retryAt = context.now.instant.advanced(byMilliseconds: 100)
             if case .draining(let to, _) = holder.phase, to == peer { abortCutOver(local) }
             refreshService(local)

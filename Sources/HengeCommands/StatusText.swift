@@ -48,7 +48,8 @@ enum StatusText {
                 "hash \(place.hash)", "slice \(Readable.count(place.slice))", "epoch \(place.epoch)",
                 "holder \(place.holder.map(safe) ?? "none")",
                 "successors \(successors.isEmpty ? "none" : successors)",
-                "in sync \(place.inSync) of \(place.successors.count + 1)",
+                // Only the holder knows; another node says 0.
+                place.inSync == 0 ? "in sync: ask the holder" : "in sync \(place.inSync) of \(place.successors.count + 1)",
             ]
             return parts.joined(separator: "   ") + "\n"
         }
