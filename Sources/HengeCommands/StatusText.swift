@@ -49,7 +49,7 @@ enum StatusText {
                 "holder \(place.holder.map(safe) ?? "none")",
                 "successors \(successors.isEmpty ? "none" : successors)",
                 // Only the holder knows; another node says 0.
-                place.inSync == 0
+                place.inSync == 0 && place.holder != nil
                     ? "in sync: ask the holder" : "in sync \(place.inSync) of \(place.successors.count + 1)",
             ]
             return parts.joined(separator: "   ") + "\n"
