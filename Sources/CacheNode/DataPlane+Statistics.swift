@@ -205,7 +205,7 @@ extension DataPlane {
             stat("cmd_meta", 0)
             stat("get_hits", counters.getHits)
             stat("get_misses", counters.getMisses)
-            stat("get_expired", counters.getExpired)
+            stat("get_expired", 0)
             stat("get_flushed", 0)
             stat("delete_misses", counters.deleteMisses)
             stat("delete_hits", counters.deleteHits)

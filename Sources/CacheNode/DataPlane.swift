@@ -18,7 +18,6 @@ package import Replication
 package struct CommandCounters: Sendable {
     package var getHits: UInt64 = 0
     package var getMisses: UInt64 = 0
-    package var getExpired: UInt64 = 0
     package var touchHits: UInt64 = 0
     package var touchMisses: UInt64 = 0
     package var sets: UInt64 = 0
@@ -45,7 +44,6 @@ package struct CommandCounters: Sendable {
     package mutating func add(_ other: CommandCounters) {
         getHits += other.getHits
         getMisses += other.getMisses
-        getExpired += other.getExpired
         touchHits += other.touchHits
         touchMisses += other.touchMisses
         sets += other.sets

@@ -38,17 +38,6 @@ extension Membership {
         restate(now, effects: &effects)
     }
 
-    /// States where clients connect, known only once the port is bound.
-    package mutating func setClientEndpoint(
-        _ endpoint: Endpoint,
-        now: Instant,
-        effects: inout [MembershipEffect]
-    ) {
-        guard stage == .joined || stage == .seeking, own.client != endpoint else { return }
-        own.client = endpoint
-        restate(now, effects: &effects)
-    }
-
     private mutating func restate(_ now: Instant, effects: inout [MembershipEffect]) {
         own.sequence += 1
         hasChanged = true

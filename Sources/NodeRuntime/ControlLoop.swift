@@ -189,12 +189,7 @@ final class ControlLoop: LinkOwner {
             let list = effects
             effects.removeAll(keepingCapacity: true)
             for effect in list { carryOut(effect) }
-            for send in outbox.sends {
-                linkTable.send(
-                    UnsafeRawBufferPointer(rebasing: outbox.bytes.bytes[send.start..<send.end]),
-                    to: send.target
-                )
-            }
+            linkTable.send(outbox)
             let completions = outbox.completions
             let signals = outbox.signals
             outbox.removeAll()

@@ -259,6 +259,13 @@ final class LinkTable {
         touch(link)
     }
 
+    /// Puts all frames of a turn on their way.
+    func send(_ outbox: borrowing Outbox) {
+        for send in outbox.sends {
+            self.send(UnsafeRawBufferPointer(rebasing: outbox.bytes.bytes[send.start..<send.end]), to: send.target)
+        }
+    }
+
     private func touch(_ link: Link) {
         guard !link.isDirty else { return }
         link.isDirty = true

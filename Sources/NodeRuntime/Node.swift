@@ -161,11 +161,6 @@ package final class Node: Sendable {
         }
     }
 
-    /// Begins an orderly end, as a signal does.
-    package func stop() {
-        shared.control.post(.stop(.terminate))
-    }
-
     // MARK: - For administrators
 
     /// The cluster as this node knows it, or knew it when it ended; nil where it ended before it began.

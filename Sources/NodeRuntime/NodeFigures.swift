@@ -6,6 +6,8 @@ package struct NodeFigures: Sendable {
     package var process: ProcessFacts
     package var commands: CommandCounters
     package var store: StoreStatistics
+    /// Turns whose answers were dropped because the node had slept beyond its lease.
+    package var staleTurns: UInt64
 }
 
 extension SharedState {
@@ -16,7 +18,12 @@ extension SharedState {
         shards.withEach { store.add($0.store.statistics) }
         var commands = CommandCounters()
         for worker in workers { commands.add(worker.counters.load()) }
-        return NodeFigures(process: source.facts(), commands: commands, store: store)
+        return NodeFigures(
+            process: source.facts(),
+            commands: commands,
+            store: store,
+            staleTurns: staleTurns.load(ordering: .relaxed)
+        )
     }
 
     /// What the shards have done since the start.

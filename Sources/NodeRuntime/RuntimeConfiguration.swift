@@ -22,7 +22,6 @@ package struct RuntimeConfiguration: Sendable {
     package var membership: MembershipConfiguration
     package var own: MemberRecord
     package var seeds: [HostAndPort]
-    package var dataDirectory: String
     package var remembered: [Endpoint]
     package var randomSeed: UInt64
 
@@ -50,7 +49,6 @@ package struct RuntimeConfiguration: Sendable {
         membership: MembershipConfiguration,
         own: MemberRecord,
         seeds: [HostAndPort],
-        dataDirectory: String,
         remembered: [Endpoint],
         randomSeed: UInt64
     ) {
@@ -70,7 +68,6 @@ package struct RuntimeConfiguration: Sendable {
         self.membership = membership
         self.own = own
         self.seeds = seeds
-        self.dataDirectory = dataDirectory
         self.remembered = remembered
         self.randomSeed = randomSeed
     }

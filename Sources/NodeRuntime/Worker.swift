@@ -145,12 +145,7 @@ final class Worker: LinkOwner {
     /// Carries out what the data plane and the shards want done.
     private func deliver() {
         while !outbox.isEmpty {
-            for send in outbox.sends {
-                links.send(
-                    UnsafeRawBufferPointer(rebasing: outbox.bytes.bytes[send.start..<send.end]),
-                    to: send.target
-                )
-            }
+            links.send(outbox)
             let completions = outbox.completions
             let signals = outbox.signals
             outbox.removeAll()

@@ -63,6 +63,11 @@ enum Metrics {
             "Requests whose result is unknown because a node was lost.",
             commands.ambiguous
         )
+        page.counter(
+            "henge_stale_turns_total",
+            "Turns whose answers were dropped because the node had slept.",
+            facts.staleTurns
+        )
         page.gauge("henge_tombstones", "Deletions that are remembered.", UInt64(facts.store.tombstones))
         page.counter("henge_floor_raises_total", "Tombstones dropped early.", facts.store.floorRaises)
         page.gauge("process_cpu_user_microseconds", "Processor time in user mode.", process.userMicroseconds)

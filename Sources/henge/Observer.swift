@@ -1,5 +1,6 @@
 import CacheNode
 import ClusterCore
+import Dispatch
 import Glibc
 import Logging
 import Membership
@@ -13,6 +14,8 @@ final class Observer: NodeObserver {
     private let logger: Logger
     private let notifier: ServiceNotifier
     private let identity: Mutex<NodeIdentity>
+    /// Saving waits for the disk, which the control thread, and with it the serving lease, must not.
+    private let disk = DispatchQueue(label: "henge.identity")
     private let directory: String
 
     init(logger: Logger, notifier: ServiceNotifier, identity: NodeIdentity, settings: NodeSettings) {
@@ -24,18 +27,27 @@ final class Observer: NodeObserver {
 
     func remember(sawThree: Bool, peers: [Endpoint]) {
         let texts = peers.map(\.description).sorted()
-        identity.withLock { identity in
-            guard identity.sawThree != sawThree || identity.peers != texts else { return }
+        let changed: NodeIdentity? = identity.withLock { identity in
+            guard identity.sawThree != sawThree || identity.peers != texts else { return nil }
             // A cluster of one that others have left still knows them: forgetting is worth nothing.
-            if texts.isEmpty, identity.sawThree == sawThree { return }
+            if texts.isEmpty, identity.sawThree == sawThree { return nil }
             identity.sawThree = sawThree
             identity.peers = texts
+            return identity
+        }
+        guard let changed else { return }
+        disk.async { [directory, logger] in
             do {
-                try identity.save(in: directory)
+                try changed.save(in: directory)
             } catch {
                 logger.error("cannot save what is known of the cluster", metadata: ["error": "\(error)"])
             }
         }
+    }
+
+    /// Returns when everything that was to be remembered is on disk.
+    func finishSaving() {
+        disk.sync {}
     }
 
     func clientsOpened() {

@@ -56,6 +56,7 @@ enum Server {
         let status = Task { await tellServiceManager(node, notifier) }
         let failure = await node.ended()
         status.cancel()
+        observer.finishSaving()
         await administration.waitForLastLook()
         await admin.stop()
         if let failure {
@@ -163,7 +164,6 @@ enum Server {
             membership: membership,
             own: own,
             seeds: settings.seeds,
-            dataDirectory: settings.dataDirectory,
             remembered: identity.peers.compactMap { Endpoint($0) },
             randomSeed: random.next()
         )
