@@ -54,7 +54,8 @@ let package = Package(
     targets: [
         pure("ClusterCore"),
         pure("MemcacheProtocol", ["ClusterCore"]),
-        pure("CacheStore", ["ClusterCore"]),
+        .target(name: "CPrefetch"),
+        pure("CacheStore", ["CPrefetch", "ClusterCore"]),
         pure("HashRing", ["ClusterCore"]),
         pure("Membership", ["ClusterCore"]),
         pure("PeerProtocol", ["ClusterCore"]),

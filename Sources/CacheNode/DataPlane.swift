@@ -492,14 +492,16 @@ package struct DataPlane: ~Copyable {
         switch execution {
         case .done(let outcome):
             let reply = ReplyView(outcome)
-            outbox.send(to: .link(link)) {
-                ResponseFrame(
-                    id: frame.id,
-                    status: reply.status,
-                    number: reply.number,
-                    flags: reply.flags,
-                    value: reply.value
-                ).append(to: &$0)
+            outbox.send(to: .link(link)) { buffer in
+                reply.value.withBytes { value in
+                    ResponseFrame(
+                        id: frame.id,
+                        status: reply.status,
+                        number: reply.number,
+                        flags: reply.flags,
+                        value: value
+                    ).append(to: &buffer)
+                }
             }
         case .flushed:
             outbox.send(to: .link(link)) { ResponseFrame(id: frame.id, status: .flushed).append(to: &$0) }

@@ -8,7 +8,7 @@ struct ReplyView {
     var status: ReplyStatus
     var number: UInt64
     var flags: UInt32
-    var value: UnsafeRawBufferPointer
+    var value: ItemValue
 
     init(
         _ status: ReplyStatus,
@@ -19,13 +19,14 @@ struct ReplyView {
         self.status = status
         self.number = number
         self.flags = flags
-        self.value = value
+        self.value = ItemValue(value)
     }
 
     init(_ outcome: Outcome) {
         switch outcome {
         case .hit(let item), .touched(let item?):
-            self.init(.hit, number: item.unique, flags: item.flags, value: item.value)
+            self.init(.hit, number: item.unique, flags: item.flags)
+            value = item.value
         default:
             self.init(outcome.status, number: outcome.number)
         }
@@ -75,13 +76,16 @@ enum ReplyFormat {
         switch reply.status {
         case .hit:
             guard case .value(let withUnique, _) = self else { return }
-            ResponseWriter.value(
+            _ = buffer.reserve(key.count &+ reply.value.count &+ 64)
+            ResponseWriter.valueHeader(
                 key: key,
                 flags: reply.flags,
-                value: reply.value,
+                valueLength: reply.value.count,
                 unique: withUnique ? reply.number : nil,
                 to: &buffer
             )
+            reply.value.append(to: &buffer)
+            buffer.append("\r\n")
         case .miss: break
         case .stored: ResponseWriter.status(.stored, to: &buffer)
         case .notStored: ResponseWriter.status(.notStored, to: &buffer)

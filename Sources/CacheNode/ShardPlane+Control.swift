@@ -441,7 +441,7 @@ extension ShardPlane {
         }
         var batch = ByteBuffer(capacity: 4096)
         let next = store.scan(slice: merge.slice, from: merge.cursor, now: context.now) { item in
-            WireItem(item).append(to: &batch)
+            item.append(to: &batch)
             return batch.count < configuration.snapshotBytesMax
         }
         if !batch.isEmpty {

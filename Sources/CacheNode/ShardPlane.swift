@@ -221,7 +221,7 @@ package struct ShardPlane: ~Copyable {
         let isWaited = emit(slice, outbox: &outbox) { shard, buffer in
             // A stored item whose expiry is this very second is gone again already.
             if change == .stored, let item = shard.store.peek(hash: hash, key: frame.key, now: context.now) {
-                WireItem(item).append(to: &buffer)
+                item.append(to: &buffer)
                 return .stored
             }
             buffer.appendInteger(version)
@@ -422,7 +422,7 @@ package struct ShardPlane: ~Copyable {
                 batch.appendInteger(item.hash)
             } else {
                 batch.append(0)
-                WireItem(item).append(to: &batch)
+                item.append(to: &batch)
             }
             return batch.count < limit
         }

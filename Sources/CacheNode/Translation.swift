@@ -31,7 +31,7 @@ extension Reply {
     init(_ outcome: Outcome) {
         switch outcome {
         case .hit(let item), .touched(let item?):
-            self.init(.hit, number: item.unique, flags: item.flags, value: Array(item.value))
+            self.init(.hit, number: item.unique, flags: item.flags, value: item.value.array)
         default:
             self.init(outcome.status, number: outcome.number)
         }
@@ -66,18 +66,25 @@ extension Outcome {
     }
 }
 
-extension WireItem {
-    init(_ item: ItemView) {
-        self.init(
-            version: item.version,
-            unique: item.unique,
-            expiry: item.expiry,
-            flags: item.flags,
-            isTombstone: item.isTombstone,
-            key: item.key,
-            value: item.value
-        )
+extension ItemView {
+    /// Writes the item as it travels.
+    func append(to buffer: inout ByteBuffer) {
+        value.withBytes { value in
+            WireItem(
+                version: version,
+                unique: unique,
+                expiry: expiry,
+                flags: flags,
+                frequency: frequency,
+                isTombstone: isTombstone,
+                key: key,
+                value: value
+            ).append(to: &buffer)
+        }
     }
+}
+
+extension WireItem {
 
     /// The item as the store takes it; the bytes stay where they are.
     func view(hash: UInt64) -> ItemView {
@@ -89,6 +96,7 @@ extension WireItem {
             version: version,
             unique: unique,
             hash: hash,
+            frequency: frequency,
             isTombstone: isTombstone
         )
     }

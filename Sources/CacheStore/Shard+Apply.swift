@@ -20,16 +20,16 @@ extension Shard {
             return (.hit(view), .none)
         }
         releaseLimbo()
-        let state = state(hash: operation.hash)
-        let highest = max(state.pointee.row.newest, state.pointee.row.floor)
-        settle(state, now: now)
+        let row = row(of: operation.hash)
+        let highest = max(row.pointee.newest, row.pointee.floor)
+        settle(row, now: now)
         // What has the key: a live item, a tombstone, or nothing.
-        var node = state.pointee.locate(hash: operation.hash, key: operation.key)
-        if let item = node, isDead(item, in: state, now: now) {
-            reap(item, in: state, now: now)
-            node = nil
+        var slot = locate(operation.hash, operation.key)
+        if let found = slot, isDead(segments.record(Slot.location(found.pointee)), operation.hash, now) {
+            reap(found, operation.hash, now)
+            slot = nil
         }
-        let attempt = Attempt(operation: operation, version: version, now: now, state: state, node: node)
+        let attempt = Attempt(operation: operation, version: version, now: now, slot: slot)
         let result =
             switch operation.kind {
             case .get: preconditionFailure("a get is answered before")
@@ -52,20 +52,24 @@ extension Shard {
         var operation: Operation
         var version: UInt64
         var now: Now
-        var state: UnsafeMutablePointer<SliceState>
-        var node: ItemPointer?
+        /// Of the item or tombstone of the key.
+        var slot: SlotPointer?
 
-        var item: ItemPointer? {
-            guard let node, !node.isTombstone else { return nil }
-            return node
+        /// The slot of a live item.
+        var itemSlot: SlotPointer? {
+            guard let slot, !Slot.isTombstone(slot.pointee) else { return nil }
+            return slot
         }
     }
+
+    private func record(_ slot: SlotPointer) -> Record { segments.record(Slot.location(slot.pointee)) }
+
+    private func view(_ slot: SlotPointer, _ hash: UInt64) -> ItemView { view(record(slot), slot.pointee, hash) }
 
     /// Why an operation that brings a value is refused before it is looked at.
     private func refusal(_ operation: Operation) -> Outcome? {
         if operation.value.count > configuration.itemBytesMax { return .tooLarge }
-        let charge = Item.charge(keyBytes: operation.key.count, valueBytes: operation.value.count)
-        return permanentBytes &+ charge > configuration.memoryBytes ? .outOfMemory : nil
+        return mayHold(valueBytes: operation.value.count) ? nil : .outOfMemory
     }
 
     private mutating func bury(_ attempt: Attempt) {
@@ -73,8 +77,7 @@ extension Shard {
             hash: attempt.operation.hash,
             key: attempt.operation.key,
             version: attempt.version,
-            over: attempt.node,
-            in: attempt.state,
+            over: attempt.slot,
             now: attempt.now
         )
     }
@@ -82,6 +85,8 @@ extension Shard {
     private mutating func store(_ attempt: Attempt) -> (outcome: Outcome, change: Change) {
         let result = storeUnlessRefused(attempt)
         if result.change == .none {
+            var attempt = attempt
+            attempt.slot = locate(attempt.operation.hash, attempt.operation.key)
             bury(attempt)
             return (result.outcome, .removed)
         }
@@ -104,25 +109,23 @@ extension Shard {
             version: attempt.version,
             unique: attempt.version
         )
-        guard write(content, over: attempt.node, in: attempt.state, now: attempt.now) != nil else {
-            return (.outOfMemory, .none)
-        }
+        guard write(content, over: attempt.slot, now: attempt.now) else { return (.outOfMemory, .none) }
         return (.stored(unique: attempt.version), .stored)
     }
 
     private mutating func storeConditionally(_ attempt: Attempt) -> (outcome: Outcome, change: Change) {
         if let refusal = refusal(attempt.operation) { return (refusal, .none) }
-        switch (attempt.operation.kind, attempt.item) {
-        case (.add, let item?):
-            item.countRead()
+        switch (attempt.operation.kind, attempt.itemSlot) {
+        case (.add, let slot?):
+            noteRead(slot, record(slot), attempt.operation.hash, attempt.now)
             return (.notStored, .none)
         case (.replace, nil):
             return (.notStored, .none)
         case (.compareAndSet, nil):
             return (.notFound, .none)
-        case (.compareAndSet, let item?):
+        case (.compareAndSet, let slot?):
             let unique = attempt.operation.unique
-            if unique == 0 || unique != item.pointee.unique { return (.exists, .none) }
+            if unique == 0 || unique != record(slot).unique { return (.exists, .none) }
         default:
             break
         }
@@ -132,76 +135,107 @@ extension Shard {
     private mutating func join(_ attempt: Attempt) -> (outcome: Outcome, change: Change) {
         let operation = attempt.operation
         if let refusal = refusal(operation) { return (refusal, .none) }
-        guard let item = attempt.item, operation.value.count + item.value.count <= configuration.itemBytesMax else {
-            return (.notStored, .none)
+        guard let slot = attempt.itemSlot else { return (.notStored, .none) }
+        let old = view(slot, operation.hash)
+        let valueBytes = operation.value.count + old.value.count
+        guard valueBytes <= configuration.itemBytesMax else { return (.notStored, .none) }
+        guard mayHold(valueBytes: valueBytes) else { return (.outOfMemory, .none) }
+        // Making room may move the old value.
+        return withUnsafeTemporaryAllocation(byteCount: max(1, old.value.count), alignment: 8) { copy in
+            if let start = copy.baseAddress { old.value.copy(to: start) }
+            let kept = UnsafeRawBufferPointer(rebasing: copy[..<old.value.count])
+            let isAppend = operation.kind == .append
+            let content = Content(
+                hash: operation.hash,
+                key: operation.key,
+                first: isAppend ? kept : operation.value,
+                second: isAppend ? operation.value : kept,
+                flags: old.flags,
+                expiry: old.expiry,
+                version: attempt.version,
+                unique: attempt.version
+            )
+            guard write(content, over: slot, now: attempt.now) else { return (.outOfMemory, .none) }
+            return (.stored(unique: attempt.version), .stored)
         }
-        let isAppend = operation.kind == .append
-        let content = Content(
-            hash: operation.hash,
-            key: operation.key,
-            first: isAppend ? item.value : operation.value,
-            second: isAppend ? operation.value : item.value,
-            flags: item.pointee.flags,
-            expiry: item.pointee.expiry,
-            version: attempt.version,
-            unique: attempt.version
-        )
-        guard write(content, over: item, in: attempt.state, now: attempt.now) != nil else {
-            return (.outOfMemory, .none)
-        }
-        return (.stored(unique: attempt.version), .stored)
     }
 
     /// Increment wraps at 2^64, decrement stops at 0; a shorter result is padded with spaces to the old length.
     private mutating func count(_ attempt: Attempt) -> (outcome: Outcome, change: Change) {
-        guard let item = attempt.item else { return (.notFound, .none) }
-        guard let old = DecimalNumber.parse(item.value) else { return (.nonNumeric, .none) }
+        guard let slot = attempt.itemSlot else { return (.notFound, .none) }
+        let old = view(slot, attempt.operation.hash)
+        guard let text = old.value.whole, let before = DecimalNumber.parse(text) else { return (.nonNumeric, .none) }
         let delta = attempt.operation.delta
         let number =
-            if attempt.operation.kind == .increment { old &+ delta } else { old > delta ? old - delta : 0 }
-        return withUnsafeTemporaryAllocation(byteCount: DecimalNumber.digitsMax, alignment: 1) { digits in
+            if attempt.operation.kind == .increment {
+                before &+ delta
+            } else {
+                before > delta ? before - delta : 0
+            }
+        let room = max(DecimalNumber.digitsMax, text.count)
+        return withUnsafeTemporaryAllocation(byteCount: room, alignment: 1) { digits in
             let digitCount = DecimalNumber.write(number, to: digits)
+            let length = max(digitCount, text.count)
+            if let start = digits.baseAddress { memset(start + digitCount, 32, length - digitCount) }
             let content = Content(
                 hash: attempt.operation.hash,
                 key: attempt.operation.key,
-                first: UnsafeRawBufferPointer(rebasing: digits[..<digitCount]),
-                // What lies behind the digits stays for the moment, so that the length is the old one.
-                second: UnsafeRawBufferPointer(rebasing: item.value.dropFirst(digitCount)),
-                flags: item.pointee.flags,
-                expiry: item.pointee.expiry,
+                first: UnsafeRawBufferPointer(rebasing: digits[..<length]),
+                flags: old.flags,
+                expiry: old.expiry,
                 version: attempt.version,
                 unique: attempt.version
             )
-            guard let written = write(content, over: item, in: attempt.state, now: attempt.now) else {
-                return (.outOfMemory, .none)
-            }
-            let padding = Int(written.pointee.valueBytes) - digitCount
-            if padding > 0 { memset(written.valueStart + digitCount, 32, padding) }
+            guard write(content, over: slot, now: attempt.now) else { return (.outOfMemory, .none) }
             return (.number(number, unique: attempt.version), .stored)
         }
     }
 
     private mutating func touch(_ attempt: Attempt) -> (outcome: Outcome, change: Change) {
-        let returnsValue = attempt.operation.kind == .getAndTouch
-        guard let item = attempt.item else { return (returnsValue ? .miss : .notFound, .none) }
-        item.countRead()
-        if attempt.operation.isExpired {
-            // The value is answered once more: the block outlives the item until the next mutation.
-            detach(item, in: attempt.state)
-            limbo = item
-            var attempt = attempt
-            attempt.node = nil
+        let operation = attempt.operation
+        let returnsValue = operation.kind == .getAndTouch
+        guard let slot = attempt.itemSlot else { return (returnsValue ? .miss : .notFound, .none) }
+        noteRead(slot, record(slot), operation.hash, attempt.now)
+        if operation.isExpired {
+            // The value is answered once more: a copy outlives the item until the next mutation.
+            let last = returnsValue ? keep(view(slot, operation.hash)) : nil
             bury(attempt)
-            return (.touched(returnsValue ? item.view : nil), .removed)
+            return (.touched(last), .removed)
         }
-        item.pointee.expiry = attempt.operation.expiry
-        item.pointee.version = attempt.version
-        attempt.state.pointee.row.newest = max(attempt.state.pointee.row.newest, attempt.version)
-        return (.touched(returnsValue ? item.view : nil), .stored)
+        let isTouched = touch(
+            slot,
+            operation.hash,
+            expiry: operation.expiry,
+            version: attempt.version,
+            now: attempt.now
+        )
+        guard isTouched else { return (.outOfMemory, .none) }
+        guard returnsValue else { return (.touched(nil), .stored) }
+        guard let fresh = locate(operation.hash, operation.key) else {
+            preconditionFailure("an item that was just touched is gone")
+        }
+        return (.touched(view(fresh, operation.hash)), .stored)
+    }
+
+    /// Copies an item's bytes to where the next mutation finds and frees them.
+    private mutating func keep(_ item: ItemView) -> ItemView {
+        let bytes = UnsafeMutableRawBufferPointer.allocate(
+            byteCount: max(1, item.key.count + item.value.count),
+            alignment: 8
+        )
+        limbo = bytes
+        guard let start = bytes.baseAddress else { return item }
+        if let key = item.key.baseAddress { memcpy(start, key, item.key.count) }
+        item.value.copy(to: start + item.key.count)
+        var kept = item
+        kept.key = UnsafeRawBufferPointer(rebasing: bytes[..<item.key.count])
+        let end = item.key.count + item.value.count
+        kept.value = ItemValue(UnsafeRawBufferPointer(rebasing: bytes[item.key.count..<end]))
+        return kept
     }
 
     private mutating func remove(_ attempt: Attempt) -> (outcome: Outcome, change: Change) {
-        let outcome: Outcome = attempt.item == nil ? .notFound : .deleted
+        let outcome: Outcome = attempt.itemSlot == nil ? .notFound : .deleted
         bury(attempt)
         return (outcome, .removed)
     }

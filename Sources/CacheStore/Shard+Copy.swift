@@ -13,42 +13,88 @@ extension Shard {
             return true
         }
         releaseLimbo()
-        let state = state(hash: item.hash)
-        settle(state, now: now)
-        state.pointee.row.newest = max(state.pointee.row.newest, item.version)
-        let old = state.pointee.locate(hash: item.hash, key: item.key)
-        let isDead =
-            item.version <= state.pointee.row.flushVersion || item.expiry != 0 && now.unixSeconds >= item.expiry
-        if !isDead, item.key.count <= StoreConfiguration.keyBytesMax, item.value.count <= configuration.itemBytesMax {
+        let row = row(of: item.hash)
+        settle(row, now: now)
+        row.pointee.newest = max(row.pointee.newest, item.version)
+        let isDead = item.version <= row.pointee.flushVersion || item.expiry != 0 && now.unixSeconds >= item.expiry
+        if !isDead, item.key.count <= StoreConfiguration.keyBytesMax, item.value.count <= configuration.itemBytesMax,
+            mayHold(valueBytes: item.value.count), let value = item.value.whole
+        {
             let content = Content(
                 hash: item.hash,
                 key: item.key,
-                first: item.value,
+                first: value,
                 flags: item.flags,
                 expiry: item.expiry,
                 version: item.version,
                 unique: item.unique
             )
-            if write(content, over: old, in: state, now: now) != nil { return true }
+            if write(content, over: locate(item.hash, item.key), now: now) {
+                if item.frequency > 0 { raiseFrequency(item) }
+                return true
+            }
         }
-        if let old { discard(old, in: state) }
+        if let slot = locate(item.hash, item.key) { unlink(slot, item.hash) }
         return isDead
+    }
+
+    /// An item that comes from another node brings along how often it was read there.
+    private func raiseFrequency(_ item: ItemView) {
+        guard let slot = locate(item.hash, item.key), Slot.frequency(slot.pointee) < item.frequency else { return }
+        let kind: Slot.Kind = Slot.isMain(slot.pointee) ? .main : .small
+        let frequency = min(item.frequency, Slot.frequencyMax)
+        slot.pointee = Slot.moved(
+            slot.pointee,
+            kind: kind,
+            frequency: frequency,
+            location: Slot.location(slot.pointee)
+        )
     }
 
     /// Removes a key and leaves a tombstone of that version, also where the key is absent.
     public mutating func bury(hash: UInt64, key: UnsafeRawBufferPointer, version: UInt64, now: Now) {
         releaseLimbo()
-        let state = state(hash: hash)
-        settle(state, now: now)
+        settle(row(of: hash), now: now)
         guard key.count <= StoreConfiguration.keyBytesMax else { return }
-        let old = state.pointee.locate(hash: hash, key: key)
-        leaveTombstone(hash: hash, key: key, version: version, over: old, in: state, now: now)
+        leaveTombstone(hash: hash, key: key, version: version, over: locate(hash, key), now: now)
     }
 
     /// Removes a key, item or tombstone, without a trace.
     public mutating func remove(hash: UInt64, key: UnsafeRawBufferPointer) {
         releaseLimbo()
-        let state = state(hash: hash)
-        if let item = state.pointee.locate(hash: hash, key: key) { discard(item, in: state) }
+        if let slot = locate(hash, key) { unlink(slot, hash) }
+    }
+
+    // MARK: Accesses
+
+    // A copy sees no reads. From writes alone it would evict what is hot, and be a cold start at every takeover; so the
+    // holder tells it of each change of an item's frequency, in batches.
+
+    @inline(__always)
+    mutating func recordAccess(_ hash: UInt64) {
+        guard accessCount < Self.accessesMax else {
+            counters.accessesDropped &+= 1
+            return
+        }
+        accesses[accessCount] = hash
+        accessCount &+= 1
+    }
+
+    /// How many accesses wait to be taken.
+    public var recordedAccessCount: Int { accessCount }
+
+    /// Hands out the hashes of the items whose frequency has risen since the last call, in order, and forgets them.
+    public mutating func takeAccesses(_ body: (UnsafeBufferPointer<UInt64>) -> Void) {
+        body(UnsafeBufferPointer(start: accesses, count: accessCount))
+        accessCount = 0
+    }
+
+    /// Counts a read that the holder of the item has told of. What has the same bits of hash is taken for the item,
+    /// which is wrong once in some thousand times and does no harm.
+    public mutating func noteAccess(hash: UInt64) {
+        precondition(slices.contains(Slice.index(of: hash)), "slice \(Slice.index(of: hash)) is not in \(slices)")
+        let found = index.first(hash) { !Slot.isTombstone($0) }
+        guard let slot = found, Slot.frequency(slot.pointee) < Slot.frequencyMax else { return }
+        slot.pointee &+= 1 &<< Slot.frequencyShift
     }
 }

@@ -5,25 +5,31 @@ import Glibc
 //
 // Problem. Items must be found by key in a memory access or two, listed by slice without a scan of the rest, evicted so
 // that what is read again stays, and told apart by version from what was deleted. All that within a limit that the
-// operator sets, and no operation may take long.
+// operator sets and that is the whole truth, with few bytes an item beyond its own, and no operation may take long.
 //
-// The simple idea, a dictionary with a linked list for recency, fails four times: a growing dictionary rehashes all at
-// once; a slice cannot be listed; one pass over cold keys pushes out everything; and a list of recency is written on
-// each read.
+// The simple idea, a dictionary of blocks from the allocator with a linked list for recency, fails: each item pays 90
+// bytes, the allocator keeps what does not fit again, a growing dictionary rehashes all at once, a slice cannot be
+// listed, one pass over cold keys pushes out everything, and expired items lie about until somebody finds them.
 //
-// The idea used. A `Shard` is a plain value over a contiguous range of slices; the runtime puts a lock around it. Each
-// slice has its own small table of buckets in the order of the circle (`SliceState`), which grows a few buckets at a
-// time. An item is one block of raw memory: header, key, value. Eviction is S3-FIFO (Yang and others, "FIFO queues are
-// all you need for cache eviction", SOSP 2023): new items enter a small queue, move to the main one if they were read,
-// else leave and are remembered as ghosts; a read sets two bits and moves nothing.
+// The idea used. A `Shard` is a value over a contiguous range of slices; the runtime puts a lock around it. Its memory
+// is one region (`StoreLayout`), most of it *segments*. Items are appended to open segments as in a log (Segcache, Yang
+// and others, NSDI 2021): items that die at about the same time share a segment, which goes as a whole when its time
+// has come. Space comes back by cleaning one segment after the other, item by item, by S3-FIFO (Yang and others, "FIFO
+// queues are all you need for cache eviction", SOSP 2023): new items are in the small pool, a tenth of the memory; its
+// oldest segment is cleaned by moving what was read to the main pool and dropping the rest, whose hashes are remembered
+// as ghosts; main's oldest is cleaned by moving what was read since, with one read less on its account. A read sets two
+// bits in the index and moves nothing. Segments that overwrites have made thin are compacted first.
 //
-// Death has four forms. Evicted, expired and flushed items leave no trace; deleted ones leave a tombstone that carries
-// the version, so that a copy elsewhere can be told. Expired and flushed items are dead at once for every reader, and
-// their memory comes back when a writer or the sweep of `advance` meets them.
+//     set ─▶ open segment of (pool, time class) ─▶ closed ─▶ cleaned ─▶ free
+//                                      index (`HashIndex`) ─▶ location of each item
 //
-// Bounds that are not obvious: a store of a large value may evict as many small items as it needs room for, at most
-// `itemBytesMax` divided by the smallest block; and while a store replaces an item, the old and the new block exist
-// together for the moment of the copy. The fragmentation of the allocator is not counted.
+// Death has four forms. Evicted, expired and flushed items leave no trace; deleted ones leave a tombstone, in segments
+// of their own, that carries the version, so that a copy elsewhere can be told. Expired and flushed items are dead at
+// once for every reader; their memory comes back when a writer, a cleaning or the sweep of `advance` meets them.
+//
+// Work is in steps: while little is free, each write cleans a few records. A store waits for a whole segment's cleaning
+// only where writes are so large that the steps fall behind. A large value may push out as many small items as it needs
+// room for.
 
 /// A part of the store: all items of a contiguous range of slices.
 ///
@@ -33,31 +39,62 @@ public struct Shard: ~Copyable {
     public let slices: Range<Int>
     public let configuration: StoreConfiguration
 
-    let states: UnsafeMutablePointer<SliceState>
-    var ghosts: GhostTable
-    var small = ItemQueue()
-    var main = ItemQueue()
-    var tombstones = ItemQueue()
-    /// The next tombstone whose age is to be looked at; nil begins at the oldest.
-    var tombstoneCursor: ItemPointer?
-    /// An item that was killed by the last operation and lives on in its outcome; in no chain and no queue.
-    var limbo: ItemPointer?
-    /// An item that eviction must leave alone, since an operation works on it.
-    var pinned: ItemPointer?
-    /// Bytes of everything.
-    var usedBytes: Int
-    /// Bytes of `usedBytes` that eviction cannot free: rows, ghosts, tables.
-    var permanentBytes: Int
-    /// Where the sweep goes on: an index into `states`, and a place within that slice.
+    let layout: StoreLayout
+    /// What gives the hash of a key again, when a record is all that is known.
+    let hash: @Sendable (UnsafeRawBufferPointer) -> UInt64
+    private let arena: Arena
+    let rows: UnsafeMutablePointer<SliceRow>
+    let ghosts: GhostTable
+    var index: HashIndex
+    var segments: SegmentTable
+    /// The open segment of each pool and time class.
+    let open: UnsafeMutablePointer<UInt32>
+    var openCount = 0
+    /// The tombstones' open segment.
+    var openTombstones = SegmentTable.none
+    /// The cleaning that is under way.
+    var cleaning: Cleaning?
+    /// Where the next tombstone whose age is to be looked at lies; nil begins at the oldest.
+    var tombstoneCursor: (segment: UInt32, offset: Int)?
+    /// No segment can have expired before this second.
+    var earliestExpiry = UInt32.max
+    /// No delayed flush is due before this millisecond; later ones may have been cancelled.
+    var earliestFlush = UInt64.max
+    /// The highest version that any slice was flushed to.
+    var highestFlush: UInt64 = 0
+    /// Bytes that the last operation took out and that live on in its outcome.
+    var limbo: UnsafeMutableRawBufferPointer?
+    /// Where the sweep goes on: a slice by its index, and a cursor in it.
     var sweepIndex = 0
-    var sweepPlace: UInt64 = 0
+    var sweepCursor: UInt64 = 0
     /// How many slices a flush has marked for the sweep.
     var sweepsPending = 0
+    /// The page that is looked at next for extents to give back.
+    var shrinkCursor = 0
+    /// An index segment that is being emptied.
+    var sparseSegment = SegmentTable.none
+    /// Hashes of items whose frequency has changed since they were last taken.
+    let accesses: UnsafeMutablePointer<UInt64>
+    var accessCount = 0
+    /// Whether changes of frequency are recorded, for copies that see no reads.
+    public var recordsAccesses = false
+    var itemCount = 0
+    var itemBytes = 0
+    var tombstoneCount = 0
+    var tombstoneBytes = 0
     /// The counters among them are kept, the rest is filled in when asked for.
     var counters = StoreStatistics()
 
-    /// Makes an empty shard. A configuration that `validate` refuses is a fault of the caller.
-    public init(slices: Range<Int>, configuration: StoreConfiguration) {
+    /// How many accesses are kept until somebody takes them; beyond it they are dropped and counted.
+    static let accessesMax = 4096
+
+    /// Makes an empty shard. A configuration that `validate` refuses is a fault of the caller. `hash` must give the
+    /// hash by which operations name a key.
+    public init(
+        slices: Range<Int>,
+        configuration: StoreConfiguration,
+        hash: @escaping @Sendable (UnsafeRawBufferPointer) -> UInt64 = { KeyHash.hash($0) }
+    ) {
         precondition(
             !slices.isEmpty && slices.lowerBound >= 0 && slices.upperBound <= Slice.count,
             "\(slices) is no range of slices"
@@ -69,44 +106,50 @@ public struct Shard: ~Copyable {
         }
         self.slices = slices
         self.configuration = configuration
-        states = UnsafeMutablePointer<SliceState>.allocate(capacity: slices.count)
-        states.initialize(repeating: SliceState(), count: slices.count)
-        ghosts = GhostTable(memoryBytes: configuration.memoryBytes)
-        permanentBytes = configuration.fixedBytes(sliceCount: slices.count)
-        usedBytes = permanentBytes
+        self.hash = hash
+        layout = StoreLayout(memoryBytes: configuration.memoryBytes, sliceCount: slices.count)
+        arena = Arena(byteCount: layout.totalBytes)
+        let base = arena.base
+        ghosts = GhostTable(memory: base, setCount: layout.ghostSets)
+        rows = (base + layout.rowsOffset).bindMemory(to: SliceRow.self, capacity: slices.count)
+        rows.initialize(repeating: SliceRow(), count: slices.count)
+        segments = SegmentTable(
+            rows: (base + layout.segmentRowsOffset).bindMemory(to: SegmentRow.self, capacity: layout.segmentCount),
+            base: base + layout.segmentsOffset,
+            count: layout.segmentCount,
+            segmentBytes: layout.segmentBytes
+        )
+        index = HashIndex(layout: layout, region: base, slices: slices)
+        open = UnsafeMutablePointer<UInt32>.allocate(capacity: 2 * TimeClass.count)
+        open.initialize(repeating: SegmentTable.none, count: 2 * TimeClass.count)
+        accesses = UnsafeMutablePointer<UInt64>.allocate(capacity: Self.accessesMax)
     }
 
     deinit {
-        for queue in [small, main, tombstones] {
-            var next = queue.oldest
-            while let item = next {
-                next = item.pointee.newer
-                free(item)
-            }
-        }
-        free(limbo)
-        for index in 0..<slices.count {
-            free(states[index].table)
-            free(states[index].larger)
-        }
-        states.deallocate()
+        open.deallocate()
+        accesses.deallocate()
+        limbo?.deallocate()
     }
 
     /// The row of a slice; valid as long as the shard.
     public func row(_ slice: Int) -> UnsafeMutablePointer<SliceRow> {
-        // The row is the first field of the state.
-        UnsafeMutableRawPointer(state(slice: slice)).assumingMemoryBound(to: SliceRow.self)
+        precondition(slices.contains(slice), "slice \(slice) is not in \(slices)")
+        return rows + (slice &- slices.lowerBound)
     }
 
     /// What the shard holds and has done.
     public var statistics: StoreStatistics {
         var statistics = counters
-        statistics.items = small.count + main.count
-        statistics.bytes = small.bytes + main.bytes
-        statistics.memoryUsedBytes = usedBytes
+        statistics.items = itemCount
+        statistics.bytes = itemBytes
+        let used = segments.count - segments.freeCount
+        statistics.memoryUsedBytes = layout.segmentsOffset + used * layout.segmentBytes
         statistics.memoryLimitBytes = configuration.memoryBytes
-        statistics.tombstones = tombstones.count
-        statistics.tombstoneBytes = tombstones.bytes
+        statistics.indexBytes = index.usedExtents * HashIndex.extentBytes + index.pageCount * HashIndex.pageStride
+        statistics.deadBytes =
+            (used - segments.index.count) * layout.segmentBytes - itemBytes - tombstoneBytes
+        statistics.tombstones = tombstoneCount
+        statistics.tombstoneBytes = tombstoneBytes
         return statistics
     }
 
@@ -114,118 +157,151 @@ public struct Shard: ~Copyable {
 
     /// A plain read: expired, flushed and deleted items are misses. Counts as an access, frees nothing.
     public mutating func find(hash: UInt64, key: UnsafeRawBufferPointer, now: Now) -> ItemView? {
-        let state = state(hash: hash)
-        guard let item = state.pointee.locate(hash: hash, key: key), !item.isTombstone,
-            !isDead(item, in: state, now: now)
-        else { return nil }
-        item.countRead()
-        return item.view
+        guard let slot = locate(hash, key) else { return nil }
+        let record = segments.record(Slot.location(slot.pointee))
+        guard !Slot.isTombstone(slot.pointee), !isDead(record, hash, now) else { return nil }
+        noteRead(slot, record, hash, now)
+        return view(record, slot.pointee, hash)
     }
 
     /// The item or the tombstone of a key, without counting as an access; expired and flushed ones are nil.
     public func peek(hash: UInt64, key: UnsafeRawBufferPointer, now: Now) -> ItemView? {
-        let state = state(hash: hash)
-        guard let item = state.pointee.locate(hash: hash, key: key), !isDead(item, in: state, now: now) else {
-            return nil
-        }
-        return item.view
-    }
-
-    /// Visits the items and tombstones of a slice in the order of their hashes, from a cursor: 0, or what an earlier
-    /// call returned. Skips expired and flushed ones, counts no access.
-    ///
-    /// Ends when the visitor returns false (that item has been visited) or the slice ends; nil is the end. An item
-    /// that is present throughout is visited exactly once, whatever happens between the calls. Items of one and the
-    /// same hash are visited together, even if the visitor returned false on the first of them.
-    public func scan(slice: Int, from cursor: UInt64, now: Now, _ visit: (ItemView) -> Bool) -> UInt64? {
-        let state = state(slice: slice)
-        guard state.pointee.table != nil, cursor < 1 << 50 else { return nil }
-        let start = cursor &<< 14
-        var place = start
-        var stoppedAt: UInt64?
-        repeat {
-            var node = state.pointee.bucket(at: place)?.pointee
-            while let item = node {
-                node = item.pointee.next
-                let itemPlace = SliceState.place(item.pointee.hash)
-                if itemPlace < start { continue }
-                if let stoppedAt, stoppedAt != itemPlace { return stoppedAt >> 14 + 1 }
-                if isDead(item, in: state, now: now) { continue }
-                if !visit(item.view) { stoppedAt = itemPlace }
-            }
-            // All items of a hash share a bucket.
-            if let stoppedAt {
-                let next = stoppedAt >> 14 + 1
-                return next < 1 << 50 ? next : nil
-            }
-            place = state.pointee.nextPlace(after: place)
-        } while place != 0
-        return nil
+        guard let slot = locate(hash, key) else { return nil }
+        let record = segments.record(Slot.location(slot.pointee))
+        return isDead(record, hash, now) ? nil : view(record, slot.pointee, hash)
     }
 
     // MARK: Helpers
 
     @inline(__always)
-    func state(slice: Int) -> UnsafeMutablePointer<SliceState> {
+    func row(of hash: UInt64) -> UnsafeMutablePointer<SliceRow> {
+        let slice = Slice.index(of: hash)
         precondition(slices.contains(slice), "slice \(slice) is not in \(slices)")
-        return states + (slice &- slices.lowerBound)
+        return rows + (slice &- slices.lowerBound)
     }
 
+    /// The slot of a key's item or tombstone.
     @inline(__always)
-    func state(hash: UInt64) -> UnsafeMutablePointer<SliceState> { state(slice: Slice.index(of: hash)) }
+    func locate(_ hash: UInt64, _ key: UnsafeRawBufferPointer) -> SlotPointer? {
+        precondition(slices.contains(Slice.index(of: hash)), "slice \(Slice.index(of: hash)) is not in \(slices)")
+        return index.first(hash) { segments.record(Slot.location($0)).hasKey(key) }
+    }
 
     /// Whether an item is expired, or an item or tombstone flushed.
     @inline(__always)
-    func isDead(_ item: ItemPointer, in state: UnsafeMutablePointer<SliceState>, now: Now) -> Bool {
-        if item.pointee.version <= state.pointee.row.flushVersion(now: now) { return true }
-        return !item.isTombstone && item.pointee.expiry != 0 && now.unixSeconds >= item.pointee.expiry
-    }
-
-    /// Takes an item or tombstone out of everything, and leaves its memory.
-    mutating func detach(_ item: ItemPointer, in state: UnsafeMutablePointer<SliceState>) {
-        state.pointee.unlink(item)
-        switch item.pointee.kind {
-        case .small: small.remove(item)
-        case .main: main.remove(item)
-        case .tombstone:
-            if tombstoneCursor == item { tombstoneCursor = item.pointee.newer }
-            tombstones.remove(item)
-            return
+    func isDead(_ record: Record, _ hash: UInt64, _ now: Now) -> Bool {
+        // The slice's row is looked at only where a flush may have killed the item.
+        let version = record.version
+        if version <= highestFlush || now.unixMilliseconds >= earliestFlush,
+            version <= row(of: hash).pointee.flushVersion(now: now)
+        {
+            return true
         }
-        state.pointee.row.count &-= 1
-        state.pointee.row.bytes &-= UInt64(item.charge)
+        let expiry = record.expiry
+        return expiry != 0 && now.unixSeconds >= expiry && record.kind == .item
     }
 
-    /// Gives the memory of a detached item back.
-    mutating func release(_ item: ItemPointer) {
-        usedBytes &-= item.charge
-        free(item)
+    /// Counts a read; writes only what changes.
+    @inline(__always)
+    mutating func noteRead(_ slot: SlotPointer, _ record: Record, _ hash: UInt64, _ now: Now) {
+        if Slot.frequency(slot.pointee) < Slot.frequencyMax {
+            slot.pointee &+= 1 &<< Slot.frequencyShift
+            if recordsAccesses { recordAccess(hash) }
+        }
+        record.noteAccess(now.unixSeconds)
     }
 
-    mutating func discard(_ item: ItemPointer, in state: UnsafeMutablePointer<SliceState>) {
-        detach(item, in: state)
-        release(item)
+    @inline(__always)
+    func view(_ record: Record, _ slot: UInt64, _ hash: UInt64) -> ItemView {
+        let isTombstone = record.kind == .tombstone
+        let frequency = Slot.frequency(slot)
+        return ItemView(
+            key: record.key,
+            value: record.isChunked
+                ? ItemValue(chunked: record, segments: segments.base, chunkBytes: layout.chunkBytes)
+                : ItemValue(record.body),
+            flags: record.flags,
+            expiry: isTombstone ? 0 : record.expiry,
+            version: record.version,
+            unique: isTombstone ? 0 : record.unique,
+            hash: hash,
+            frequency: Slot.isMain(slot) ? max(1, frequency) : frequency,
+            isTombstone: isTombstone
+        )
+    }
+
+    /// What an item takes in the segments, its chunks included.
+    func bytes(of record: Record) -> Int {
+        var bytes = record.byteCount
+        if record.isChunked {
+            for index in 0..<record.chunkCount { bytes &+= segments.record(record.chunkLocation(index)).byteCount }
+        }
+        return bytes
+    }
+
+    /// Takes an item or tombstone out of the index and of all sums, and gives its bytes back.
+    mutating func unlink(_ slot: SlotPointer, _ hash: UInt64) {
+        let record = segments.record(Slot.location(slot.pointee))
+        let row = row(of: hash)
+        let bytes = bytes(of: record)
+        if Slot.isTombstone(slot.pointee) {
+            tombstoneCount &-= 1
+            tombstoneBytes &-= bytes
+            row.pointee.tombstones &-= 1
+        } else {
+            itemCount &-= 1
+            itemBytes &-= bytes
+            row.pointee.count &-= 1
+            row.pointee.bytes &-= UInt64(bytes)
+        }
+        let location = Slot.location(slot.pointee)
+        index.remove(slot, hash)
+        release(location, withChunks: true)
+    }
+
+    /// Turns a record, and its chunks, into fillers. A closed segment without a live record becomes free at once.
+    mutating func release(_ location: UInt64, withChunks: Bool) {
+        let record = segments.record(location)
+        if withChunks, record.isChunked {
+            for index in 0..<record.chunkCount { release(record.chunkLocation(index), withChunks: false) }
+        }
+        let bytes = record.byteCount
+        record.fill(byteCount: bytes)
+        let segment = segments.segment(of: location)
+        let row = segments.rows + Int(segment)
+        row.pointee.live &-= UInt32(truncatingIfNeeded: bytes)
+        if row.pointee.live == 0, !row.pointee.isOpen, cleaning?.segment != segment { free(segment) }
+    }
+
+    /// Gives a segment without live records back.
+    mutating func free(_ segment: UInt32) {
+        let row = segments.rows + Int(segment)
+        precondition(row.pointee.live == 0, "segment \(segment) still holds \(row.pointee.live) bytes")
+        if row.pointee.isOpen { close(segment) }
+        if tombstoneCursor?.segment == segment { tombstoneCursor = nil }
+        segments.release(segment)
     }
 
     /// Discards an expired or flushed item, and counts it.
-    mutating func reap(_ item: ItemPointer, in state: UnsafeMutablePointer<SliceState>, now: Now) {
-        if !item.isTombstone {
-            if item.pointee.version <= state.pointee.row.flushVersion(now: now) {
+    mutating func reap(_ slot: SlotPointer, _ hash: UInt64, _ now: Now) {
+        let record = segments.record(Slot.location(slot.pointee))
+        if record.kind == .item {
+            if record.version <= row(of: hash).pointee.flushVersion(now: now) {
                 counters.flushed &+= 1
             } else {
                 counters.reclaimed &+= 1
-                if !item.pointee.isFetched { counters.expiredUnfetched &+= 1 }
+                if !record.isFetched { counters.expiredUnfetched &+= 1 }
             }
         }
-        discard(item, in: state)
+        unlink(slot, hash)
     }
 
     /// Ends the life of views from the operation before.
     @inline(__always)
     mutating func releaseLimbo() {
-        if let item = limbo {
+        if let bytes = limbo {
             limbo = nil
-            release(item)
+            bytes.deallocate()
         }
     }
 }

@@ -1,7 +1,7 @@
 import ClusterCore
 
-/// What a shard knows of one slice as a whole: fencing and sums. The caller may read and write it, except `count` and
-/// `bytes`, which the shard keeps.
+/// What a shard knows of one slice as a whole: fencing and sums. The caller may read and write it, except `count`,
+/// `tombstones`, `bytes` and `isSweepPending`, which the shard keeps.
 public struct SliceRow {
     /// The highest version ever seen here, flushes included.
     public var newest: UInt64 = 0
@@ -11,12 +11,18 @@ public struct SliceRow {
     public var flushVersion: UInt64 = 0
     /// When a delayed flush is due, in Unix milliseconds; 0 is none.
     public var flushAt: UInt64 = 0
-    /// Bytes of live items, as the allocator rounds them.
-    public var bytes: UInt64 = 0
+    /// Bytes that live items take in the segments.
+    public internal(set) var bytes: UInt64 = 0
+    /// Sum over the writes of the slice in its present stream; for the caller, who alone knows what belongs to it.
+    public var streamSum: UInt64 = 0
     /// Live items; expired and flushed ones count until they are swept.
-    public var count: UInt32 = 0
+    public internal(set) var count: UInt32 = 0
+    /// Tombstones.
+    public internal(set) var tombstones: UInt32 = 0
     /// While true, age alone does not drop the slice's tombstones, only the caps do.
     public var tombstonesHeld = false
+    /// A flush has killed items that are not yet swept.
+    var isSweepPending = false
 
     public init() {}
 

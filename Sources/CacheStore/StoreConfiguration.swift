@@ -1,7 +1,6 @@
 /// The limits of one shard.
 public struct StoreConfiguration: Sendable, Hashable {
-    /// All memory of the shard in bytes: items as the allocator rounds them, index, slice rows and ghosts. More means
-    /// fewer evictions.
+    /// All memory of the shard in bytes: items, index, rows and ghosts. More means fewer evictions.
     public var memoryBytes: Int
     /// The largest value in bytes; larger ones are refused. A greater limit lets one store push out more small items.
     public var itemBytesMax: Int
@@ -38,16 +37,20 @@ public struct StoreConfiguration: Sendable, Hashable {
 
     /// The memory in bytes that a shard of that many slices takes before it holds anything; items need more.
     public func fixedBytes(sliceCount: Int) -> Int {
-        Block.charge(sliceCount * MemoryLayout<SliceState>.stride) + GhostTable.charge(memoryBytes: memoryBytes)
+        StoreLayout(memoryBytes: memoryBytes, sliceCount: sliceCount).segmentsOffset
     }
 
     /// Names the first two settings that contradict each other, for a shard of `sliceCount` slices.
     public func validate(sliceCount: Int) throws(StoreConfigurationError) {
-        let fixed = fixedBytes(sliceCount: sliceCount)
-        if memoryBytes <= fixed {
+        let layout = StoreLayout(memoryBytes: max(1, memoryBytes), sliceCount: sliceCount)
+        if layout.segmentCount < StoreLayout.segmentsMin {
             throw StoreConfigurationError(
-                message: "memoryBytes is \(memoryBytes), but the rows of \(sliceCount) slices alone take \(fixed)"
+                message: "memoryBytes is \(memoryBytes), which leaves \(layout.segmentCount) segments beside the rows "
+                    + "of \(sliceCount) slices; at least \(StoreLayout.segmentsMin) are needed"
             )
+        }
+        if memoryBytes > 1 << 36 {
+            throw StoreConfigurationError(message: "memoryBytes is \(memoryBytes), above \(1 << 36) for one shard")
         }
         if itemBytesMax < 1 || itemBytesMax > 1 << 30 {
             throw StoreConfigurationError(message: "itemBytesMax is \(itemBytesMax), which is not in 1...\(1 << 30)")
@@ -62,7 +65,7 @@ public struct StoreConfiguration: Sendable, Hashable {
                 message: "tombstoneBytesMax is \(tombstoneBytesMax), which is not in 0...memoryBytes \(memoryBytes)"
             )
         }
-        if promotionHits < 1 || promotionHits > Item.frequencyMax {
+        if promotionHits < 1 || promotionHits > Slot.frequencyMax {
             throw StoreConfigurationError(message: "promotionHits is \(promotionHits), which is not in 1...3")
         }
     }

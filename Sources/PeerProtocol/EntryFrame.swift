@@ -8,6 +8,8 @@ package struct WireItem {
     /// Absolute Unix seconds; 0 is never.
     package var expiry: UInt32
     package var flags: UInt32
+    /// How often it was read of late, 0 to 3.
+    package var frequency: UInt8
     package var isTombstone: Bool
     package var key: UnsafeRawBufferPointer
     package var value: UnsafeRawBufferPointer
@@ -17,6 +19,7 @@ package struct WireItem {
         unique: UInt64,
         expiry: UInt32,
         flags: UInt32,
+        frequency: UInt8 = 0,
         isTombstone: Bool,
         key: UnsafeRawBufferPointer,
         value: UnsafeRawBufferPointer
@@ -25,6 +28,7 @@ package struct WireItem {
         self.unique = unique
         self.expiry = expiry
         self.flags = flags
+        self.frequency = frequency
         self.isTombstone = isTombstone
         self.key = key
         self.value = value
@@ -35,7 +39,7 @@ package struct WireItem {
         buffer.appendInteger(unique)
         buffer.appendInteger(expiry)
         buffer.appendInteger(flags)
-        buffer.append(isTombstone ? 1 : 0)
+        buffer.append((isTombstone ? 1 : 0) | frequency << 1)
         buffer.append(UInt8(truncatingIfNeeded: key.count))
         buffer.appendInteger(UInt32(truncatingIfNeeded: value.count))
         buffer.append(key)
@@ -47,7 +51,10 @@ package struct WireItem {
         unique = try reader.version()
         expiry = try reader.integer()
         flags = try reader.integer()
-        isTombstone = try reader.integer(UInt8.self) != 0
+        let bits = try reader.integer(UInt8.self)
+        guard bits < 8 else { throw MalformedBytes() }
+        isTombstone = bits & 1 != 0
+        frequency = bits >> 1
         let keyLength = Int(try reader.integer(UInt8.self))
         let valueLength = Int(try reader.integer(UInt32.self))
         guard keyLength > 0, keyLength <= RequestFrame.keyBytesMax else { throw MalformedBytes() }

@@ -295,7 +295,7 @@ final class TestCluster {
                 cursor = shard.store.scan(slice: slice, from: position, now: now) { item in
                     if !item.isTombstone {
                         content[String(decoding: item.key, as: UTF8.self)] =
-                            "\(String(decoding: item.value, as: UTF8.self))@\(item.version)"
+                            "\(String(decoding: item.value.array, as: UTF8.self))@\(item.version)"
                     }
                     return true
                 }

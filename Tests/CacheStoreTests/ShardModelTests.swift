@@ -1,6 +1,7 @@
-import CacheStore
 import ClusterCore
 import Testing
+
+@testable import CacheStore
 
 /// Random streams of operations, on a shard and on the model.
 @Suite struct ShardModelTests {
@@ -61,7 +62,7 @@ import Testing
     func run(seed: UInt64, configuration: StoreConfiguration, keyCount: Int, valueBytesMax: Int, steps: Int) {
         var stream = Stream(seed: seed, keyCount: keyCount, valueBytesMax: valueBytesMax)
         let hasher = stream.hasher
-        var shard = Shard(slices: Self.slices, configuration: configuration)
+        var shard = makeShard(hasher, configuration)
         var model = StoreModel(hasher: hasher, itemBytesMax: configuration.itemBytesMax)
         var time: UInt64 = 1_000_000_000
         var lost: UInt64 = 0
@@ -166,13 +167,10 @@ import Testing
                 }
                 #expect(scanned == model.items.count, label)
                 #expect(lost <= shard.statistics.evictions, label)
-                // After a full round of housekeeping the sums are right too.
+                // Expired items count until their segment goes.
                 for _ in 0..<3 { shard.advance(now: now, budget: 1_000_000) }
-                let rows = Self.slices.map { shard.row($0).pointee }
-                let swept = shard.statistics
-                #expect(swept.items == model.items.count, label)
-                #expect(rows.reduce(0) { $0 + Int($1.count) } == swept.items, label)
-                #expect(rows.reduce(0) { $0 + Int($1.bytes) } == swept.bytes, label)
+                #expect(shard.statistics.items >= model.items.count, label)
+                for fault in shard.faults() { Issue.record("seed \(seed), step \(step): \(fault)") }
             }
         }
         let evictions = shard.statistics.evictions
@@ -220,8 +218,8 @@ import Testing
         var stream = Stream(seed: seed, keyCount: 200, valueBytesMax: 500)
         let hasher = stream.hasher
         let configuration = StoreConfiguration(memoryBytes: 32 << 20, itemBytesMax: 400)
-        var holder = Shard(slices: Self.slices, configuration: configuration)
-        var copy = Shard(slices: Self.slices, configuration: configuration)
+        var holder = makeShard(hasher, configuration)
+        var copy = makeShard(hasher, configuration)
         var time: UInt64 = 5_000_000
         for _ in 0..<6000 {
             time += UInt64.random(in: 0...100, using: &stream.random)

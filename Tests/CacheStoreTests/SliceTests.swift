@@ -122,8 +122,8 @@ import Testing
 
     @Test func `items of one hash are visited together and none is lost`() {
         let keys = (0..<20).map { Array("twin \($0)".utf8) }
-        var shard = Shard(slices: 5..<6, configuration: StoreConfiguration(memoryBytes: 1 << 20))
         let hash = (UInt64(6) << 50) - 1
+        var shard = Shard(slices: 5..<6, configuration: StoreConfiguration(memoryBytes: 1 << 20)) { _ in hash }
         for (index, key) in keys.enumerated() {
             let result = apply(
                 Request(.set, key),

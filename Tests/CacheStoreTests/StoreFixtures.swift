@@ -16,7 +16,7 @@ extension Entry {
     init(_ view: ItemView) {
         self.init(
             key: Array(view.key),
-            value: Array(view.value),
+            value: view.value.array,
             flags: view.flags,
             expiry: view.expiry,
             version: view.version,
@@ -101,7 +101,7 @@ func at(_ milliseconds: UInt64) -> Now {
 }
 
 /// Hashes keys into a few slices; `Shard` takes any hash.
-struct Hasher {
+struct Hasher: Sendable {
     var slices: Range<Int>
     /// Keys that share one and the same hash.
     var colliding: Set<[UInt8]> = []
@@ -111,6 +111,11 @@ struct Hasher {
         let hash = KeyHash.hash(key)
         return UInt64(slices.lowerBound + Int(hash % UInt64(slices.count))) << 50 | KeyHash.mix(hash) >> 14
     }
+}
+
+/// A shard that hashes keys like the test does.
+func makeShard(_ hasher: Hasher, _ configuration: StoreConfiguration) -> Shard {
+    Shard(slices: hasher.slices, configuration: configuration) { hasher(Array($0)) }
 }
 
 func apply(
@@ -195,8 +200,9 @@ struct Bench: ~Copyable {
         slices: Range<Int> = 5..<6,
         configuration: StoreConfiguration = StoreConfiguration(memoryBytes: 1 << 20)
     ) {
-        shard = Shard(slices: slices, configuration: configuration)
-        hasher = Hasher(slices: slices)
+        let hasher = Hasher(slices: slices)
+        shard = makeShard(hasher, configuration)
+        self.hasher = hasher
         version = 1_000_000 << 16
     }
 

@@ -76,14 +76,14 @@ import Testing
         var configuration = StoreConfiguration(memoryBytes: 64 << 10)
         configuration.tombstoneBytesMax = 60_000
         var bench = Bench(configuration: configuration)
-        for index in 0..<200 { _ = bench.run(Request(.delete, "key \(index)")) }
+        for index in 0..<500 { _ = bench.run(Request(.delete, "key \(index)")) }
         #expect(bench.row.floor == 0)
         for index in 0..<500 { _ = bench.run(Request(.set, "item \(index)", "some value")) }
-        #expect(bench.row.floor == 0 && bench.shard.statistics.tombstones == 200)
-        let value = String(repeating: "v", count: 50_000)
+        #expect(bench.row.floor == 0 && bench.shard.statistics.tombstones == 500)
+        let value = String(repeating: "v", count: 26_000)
         #expect(bench.answer(Request(.set, "large", value)) == .stored(bench.version))
         #expect(bench.value("large") == value)
-        #expect(bench.row.floor > 0 && bench.shard.statistics.tombstones < 200)
+        #expect(bench.row.floor > 0 && bench.shard.statistics.tombstones < 500)
     }
 
     @Test func `a second burial renews the tombstone`() {
