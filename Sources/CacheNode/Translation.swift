@@ -1,5 +1,6 @@
 import CacheStore
 import ClusterCore
+import MemcacheProtocol
 import PeerProtocol
 import Replication
 
@@ -63,6 +64,20 @@ extension Outcome {
         case .number(let value, _): value
         case .miss, .notStored, .exists, .notFound, .deleted, .touched(nil), .nonNumeric, .tooLarge, .outOfMemory: 0
         }
+    }
+}
+
+extension ItemView {
+    /// Appends the item as the answer to a get of its key.
+    @inline(__always)
+    func write(key: UnsafeRawBufferPointer, withUnique: Bool, to buffer: inout ByteBuffer) {
+        ResponseWriter.value(
+            key: key,
+            flags: flags,
+            value: value,
+            unique: withUnique ? unique : nil,
+            to: &buffer
+        )
     }
 }
 
