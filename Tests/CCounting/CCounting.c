@@ -51,41 +51,50 @@ extern void *(*_swift_retain_n)(void *, uint32_t);
 extern void (*_swift_release)(void *);
 extern void (*_swift_release_n)(void *, uint32_t);
 
+// Optimised code expects most registers to be as they were after a retain or release.
+#define KEEPS_REGISTERS __attribute__((preserve_most))
+
 static void *(*retain)(void *);
 static void *(*retain_n)(void *, uint32_t);
 static void (*release)(void *);
 static void (*release_n)(void *, uint32_t);
 
-static void *count_retain(void *object) {
+KEEPS_REGISTERS static void *count_retain(void *object) {
     counts.references++;
     return retain(object);
 }
 
-static void *count_retain_n(void *object, uint32_t number) {
+KEEPS_REGISTERS static void *count_retain_n(void *object, uint32_t number) {
     counts.references++;
     return retain_n(object, number);
 }
 
-static void count_release(void *object) {
+KEEPS_REGISTERS static void count_release(void *object) {
     counts.references++;
     release(object);
 }
 
-static void count_release_n(void *object, uint32_t number) {
+KEEPS_REGISTERS static void count_release_n(void *object, uint32_t number) {
     counts.references++;
     release_n(object, number);
 }
 
 void ccounting_start(void) {
-    retain = _swift_retain;
-    retain_n = _swift_retain_n;
-    release = _swift_release;
-    release_n = _swift_release_n;
-    _swift_retain = count_retain;
-    _swift_retain_n = count_retain_n;
-    _swift_release = count_release;
-    _swift_release_n = count_release_n;
+    if (retain == NULL) {
+        retain = _swift_retain;
+        retain_n = _swift_retain_n;
+        release = _swift_release;
+        release_n = _swift_release_n;
+        _swift_retain = (void *(*)(void *))count_retain;
+        _swift_retain_n = (void *(*)(void *, uint32_t))count_retain_n;
+        _swift_release = (void (*)(void *))count_release;
+        _swift_release_n = (void (*)(void *, uint32_t))count_release_n;
+    }
+    counts = (struct ccounting_counts){0};
     _swift_enableSwizzlingOfAllocationAndRefCountingFunctions_forInstrumentsOnly = true;
 }
 
-struct ccounting_counts ccounting_read(void) { return counts; }
+struct ccounting_counts ccounting_stop(void) {
+    _swift_enableSwizzlingOfAllocationAndRefCountingFunctions_forInstrumentsOnly = false;
+    return counts;
+}

@@ -130,7 +130,6 @@ private func cases() -> [Case] {
 @main
 private enum HotPathProbe {
     static func main() {
-        ccounting_start()
         let bench = Bench()
         for index in 0..<keys {
             guard bench.ask("set \(key(index)) 0 0 100\r\n\(value)\r\n") == 8 else {
@@ -169,13 +168,12 @@ private enum HotPathProbe {
             exit(1)
         }
         let began = SystemClock.monotonic()
-        let before = ccounting_read()
+        ccounting_start()
         for _ in 0..<rounds { answered &+= bench.ask(bytes) }
-        let after = ccounting_read()
+        let counts = ccounting_stop()
         let ended = SystemClock.monotonic()
         return (
-            after.allocations - before.allocations, after.references - before.references,
-            ended.nanoseconds(since: began)
+            counts.allocations, counts.references, ended.nanoseconds(since: began)
         )
     }
 }

@@ -10,9 +10,10 @@ struct ccounting_counts {
     unsigned long references;
 };
 
-// Has the Swift runtime go through the counters from now on.
+// Begins to count, from 0, what the calling thread does. Not around strings: the runtime's seam takes the bits of a
+// short one for an object (Swift 6.3).
 void ccounting_start(void);
-// What the calling thread has done since it started.
-struct ccounting_counts ccounting_read(void);
+// Ends counting and says what was counted.
+struct ccounting_counts ccounting_stop(void);
 
 #endif
