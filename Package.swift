@@ -101,6 +101,17 @@ let package = Package(
             swiftSettings: settings
         ),
 
+        // Counts allocations and references on the hot path; linking CCounting replaces malloc, so nothing else does.
+        .target(name: "CCounting", path: "Tests/CCounting"),
+        .executableTarget(
+            name: "HotPathProbe",
+            dependencies: [
+                "CCounting", "CacheNode", "CacheStore", "ClusterCore", "PeerProtocol", "Reactor", "Replication",
+            ],
+            path: "Tests/HotPathProbe",
+            swiftSettings: settings
+        ),
+
         tests("AdminServerTests", ["AdminServer", "ClusterCore", "HengeCommands", logging]),
         tests(
             "CacheNodeTests",

@@ -26,7 +26,9 @@ SAME_SIZE(clinux_event, epoll_event);
 SAME_FIELD(clinux_event, events, epoll_event, events);
 SAME_FIELD(clinux_event, token, epoll_event, data.u64);
 // Interest and Ready, in the target Reactor, have these as literals.
-_Static_assert(EPOLLIN == 0x1 && EPOLLOUT == 0x4 && EPOLLERR == 0x8 && EPOLLHUP == 0x10, "epoll's events differ");
+_Static_assert(EPOLLIN == 0x1 && EPOLLOUT == 0x4 && EPOLLERR == 0x8 && EPOLLHUP == 0x10 && EPOLLRDHUP == 0x2000 &&
+                   EPOLLET == 1u << 31,
+               "epoll's events differ");
 
 SAME_SIZE(clinux_bytes, iovec);
 SAME_FIELD(clinux_bytes, base, iovec, iov_base);

@@ -3,9 +3,20 @@ import MemcacheProtocol
 import PeerProtocol
 import Replication
 
-// From a client's bytes to requests.
+// From a client's bytes to requests, and for what this node holds, to answers in the same call.
+//
+// The simple way, one request at a time, waits for memory twice a request: for the line of the index, then for the
+// item. So requests are taken in batches: parse and hash up to `BatchKey.countMax` keys, ask for all their index lines,
+// then for all their items, then execute them in order. Meanwhile the lines arrive side by side (`DataPlane+Batch`).
+//
+// What one client may take of a turn is bounded, by keys and by bytes of answers; the rest waits for the next turn, so
+// that others come in between. A multi-get that meets the bound is answered in part and goes on there.
 
 extension DataPlane {
+    /// How many keys of one client are looked up in a turn, at most. More is fewer turns for deep pipelines, and
+    /// longer waits for everybody else: a key costs about half a microsecond.
+    package static let keysPerTurnMax = 1024
+
     /// Takes what a client sent, as far as it can be taken now. `bytes` is everything received and not yet taken.
     /// Returns how many bytes are done with; the session's output has the answers that are ready.
     package mutating func receive(
@@ -14,43 +25,53 @@ extension DataPlane {
         context: Context,
         outbox: inout Outbox
     ) -> Int {
-        var consumed = 0
-        session.wantsResume = false
-        session.waitsForRequest = false
+        let state = session.state
+        state.pointee.wantsResume = false
+        state.pointee.waitsForRequest = false
+        equip(session)
         if session.dump != nil { advanceDump(session, context) }
-        while !session.isClosing, session.dump == nil {
-            guard session.hasRoom else {
-                session.wantsResume = true
+        var consumed = 0
+        var keysLeft = Self.keysPerTurnMax
+        while !state.pointee.isClosing, session.dump == nil {
+            guard state.pointee.hasRoom, keysLeft > 0 else {
+                state.pointee.wantsResume = true
                 break
             }
             guard requests.count < configuration.requestsMax else {
-                session.waitsForRequest = true
-                starved.append(session)
+                starve(session)
                 break
             }
-            let rest = UnsafeRawBufferPointer(rebasing: bytes[consumed...])
-            let parserBefore = session.parser
-            switch session.parser.next(rest) {
-            case .needMore:
-                return consumed
+            let filled = fillBatch(bytes, from: consumed, session)
+            let executed = filled.count == 0 ? 0 : executeBatch(filled.count, session, context, &outbox)
+            keysLeft -= executed
+            if executed < filled.count {
+                stop(before: executed, state)
+                return batch[executed].start
+            }
+            state.pointee.remainder = filled.remainder
+            consumed = filled.consumed
+            switch filled.step {
+            case nil: break
+            case .needMore: return consumed
             case .skip(let count):
                 consumed += count
             case .refused(let error, let quiet, let count):
                 consumed += count
-                if error == .objectTooLarge { counters.tooLarge += 1 }
+                if error == .objectTooLarge { counts.pointee.tooLarge += 1 }
                 if !quiet { session.write { ResponseWriter.error(error, to: &$0) } }
             case .refusedStore(let request, let error, let count):
+                let rest = UnsafeRawBufferPointer(rebasing: bytes[consumed...])
                 let key = request.key(in: rest)
                 let hash = KeyHash.hash(key)
                 if session.mustWait(for: Slice.index(of: hash)) {
-                    session.parser = parserBefore
-                    session.waitsForRequest = true
+                    state.pointee.parser.rewind()
+                    state.pointee.waitsForRequest = true
                     return consumed
                 }
                 consumed += count
-                counters.tooLarge += 1
+                counts.pointee.tooLarge += 1
                 submit(
-                    frame(.discard, key: key),
+                    RequestFrame(id: 0, ringHash: 0, epoch: 0, verb: .discard, key: key),
                     hash: hash,
                     format: .refusal(error, quiet: request.quiet),
                     session: session,
@@ -58,55 +79,47 @@ extension DataPlane {
                     outbox: &outbox
                 )
             case .request(let request, let count):
-                if mustWait(request, rest, session) {
-                    session.parser = parserBefore
-                    session.waitsForRequest = true
+                if request.command == .flushAll, state.pointee.outstandingCount > 0 {
+                    state.pointee.parser.rewind()
+                    state.pointee.waitsForRequest = true
                     return consumed
                 }
+                let rest = UnsafeRawBufferPointer(rebasing: bytes[consumed...])
                 consumed += count
                 run(request, rest, session, context, &outbox)
                 if session.dump != nil { advanceDump(session, context) }
             case .close:
-                session.isClosing = true
+                state.pointee.isClosing = true
                 return bytes.count
             }
         }
         return consumed
     }
 
-    private func mustWait(_ request: Request, _ bytes: UnsafeRawBufferPointer, _ session: ClientSession) -> Bool {
-        guard session.outstandingCount > 0 else { return false }
-        if request.command == .flushAll { return true }
-        if request.keyCount > 1 {
-            for key in request.keys(in: bytes) where session.mustWait(for: Slice.index(of: KeyHash.hash(key))) {
-                return true
-            }
-            return false
+    /// The session goes on when one of the requests under way has ended.
+    mutating func starve(_ session: ClientSession) {
+        session.waitsForRequest = true
+        starved.append(session)
+    }
+
+    /// Leaves the batch at one of its keys; the session's next call begins there.
+    private func stop(before index: Int, _ state: UnsafeMutablePointer<ClientSession.State>) {
+        let key = batch + index
+        state.pointee.parser.rewind()
+        if key.pointee.isFirst {
+            state.pointee.remainder = ClientSession.Remainder()
+        } else {
+            state.pointee.remainder = ClientSession.Remainder(
+                command: key.pointee.command,
+                exptime: key.pointee.frame.exptime,
+                keyOffset: key.pointee.keyOffset - key.pointee.start,
+                keysEnd: key.pointee.keysEnd - key.pointee.start,
+                length: key.pointee.end - key.pointee.start
+            )
         }
-        guard request.keyLength > 0 else { return false }
-        return session.mustWait(for: Slice.index(of: KeyHash.hash(request.key(in: bytes))))
     }
 
-    private func frame(
-        _ verb: RequestFrame.Verb,
-        key: UnsafeRawBufferPointer,
-        request: Request? = nil,
-        value: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0)
-    ) -> RequestFrame {
-        RequestFrame(
-            id: 0,
-            ringHash: 0,
-            epoch: 0,
-            verb: verb,
-            flags: request?.flags ?? 0,
-            exptime: request?.exptime ?? 0,
-            unique: request?.unique ?? 0,
-            delta: request?.delta ?? 0,
-            key: key,
-            value: value
-        )
-    }
-
+    /// Runs a request that is not about keys.
     private mutating func run(
         _ request: Request,
         _ bytes: UnsafeRawBufferPointer,
@@ -115,35 +128,9 @@ extension DataPlane {
         _ outbox: inout Outbox
     ) {
         switch request.command {
-        case .get, .gets, .gat, .gats:
-            let touches = request.command == .gat || request.command == .gats
-            let format = ReplyFormat.value(
-                withUnique: request.command == .gets || request.command == .gats,
-                touches: touches
-            )
-            for key in request.keys(in: bytes) {
-                submit(
-                    frame(touches ? .getAndTouch : .get, key: key, request: request),
-                    hash: KeyHash.hash(key),
-                    format: format,
-                    session: session,
-                    context: context,
-                    outbox: &outbox
-                )
-            }
-            session.write { ResponseWriter.status(.end, to: &$0) }
-        case .set: store(.set, request, bytes, session, context, &outbox)
-        case .add: store(.add, request, bytes, session, context, &outbox)
-        case .replace: store(.replace, request, bytes, session, context, &outbox)
-        case .append: store(.append, request, bytes, session, context, &outbox)
-        case .prepend: store(.prepend, request, bytes, session, context, &outbox)
-        case .cas: store(.compareAndSet, request, bytes, session, context, &outbox)
-        case .increment, .decrement:
-            let isIncrement = request.command == .increment
-            let format = ReplyFormat.arithmetic(isIncrement: isIncrement, quiet: request.quiet)
-            one(isIncrement ? .increment : .decrement, format, request, bytes, session, context, &outbox)
-        case .touch: one(.touch, .touch(quiet: request.quiet), request, bytes, session, context, &outbox)
-        case .delete: one(.delete, .delete(quiet: request.quiet), request, bytes, session, context, &outbox)
+        case .get, .gets, .gat, .gats, .set, .add, .replace, .append, .prepend, .cas, .increment, .decrement, .touch,
+            .delete:
+            preconditionFailure("\(request.command) goes by the batch")
         case .flushAll: flush(request, session, context, &outbox)
         case .version: session.write { ResponseWriter.status(.version, to: &$0) }
         case .verbosity, .cacheMemoryLimit:
@@ -157,7 +144,7 @@ extension DataPlane {
                 CrawlerQuery(
                     arguments: request.arguments(in: bytes),
                     dumpsAllowed: true,
-                    answersPending: !session.places.isEmpty
+                    answersPending: session.hasPlaces
                 ),
                 session,
                 context
@@ -171,45 +158,6 @@ extension DataPlane {
         }
     }
 
-    private mutating func store(
-        _ verb: RequestFrame.Verb,
-        _ request: Request,
-        _ bytes: UnsafeRawBufferPointer,
-        _ session: ClientSession,
-        _ context: Context,
-        _ outbox: inout Outbox
-    ) {
-        let key = request.key(in: bytes)
-        submit(
-            frame(verb, key: key, request: request, value: request.value(in: bytes)),
-            hash: KeyHash.hash(key),
-            format: .store(verb, quiet: request.quiet),
-            session: session,
-            context: context,
-            outbox: &outbox
-        )
-    }
-
-    private mutating func one(
-        _ verb: RequestFrame.Verb,
-        _ format: ReplyFormat,
-        _ request: Request,
-        _ bytes: UnsafeRawBufferPointer,
-        _ session: ClientSession,
-        _ context: Context,
-        _ outbox: inout Outbox
-    ) {
-        let key = request.key(in: bytes)
-        submit(
-            frame(verb, key: key, request: request),
-            hash: KeyHash.hash(key),
-            format: format,
-            session: session,
-            context: context,
-            outbox: &outbox
-        )
-    }
-
     /// Every slice is flushed by its holder; the answer waits for all of them.
     private mutating func flush(
         _ request: Request,
@@ -217,7 +165,7 @@ extension DataPlane {
         _ context: Context,
         _ outbox: inout Outbox
     ) {
-        counters.flushes += 1
+        counts.pointee.flushes += 1
         let progress = FlushProgress(slices: Slice.count, quiet: request.quiet)
         // A delay is made absolute once, or the slices would be flushed at different moments.
         var exptime = request.exptime
@@ -251,32 +199,32 @@ extension DataPlane {
         switch format {
         case .value(_, let touches):
             if reply.status == .hit {
-                counters.getHits += 1
-                if touches { counters.touchHits += 1 }
+                counts.pointee.getHits += 1
+                if touches { counts.pointee.touchHits += 1 }
             } else {
-                counters.getMisses += 1
-                if touches { counters.touchMisses += 1 }
+                counts.pointee.getMisses += 1
+                if touches { counts.pointee.touchMisses += 1 }
             }
         case .store(let verb, _):
-            counters.sets += 1
-            if reply.status == .outOfMemory { counters.noMemory += 1 }
+            counts.pointee.sets += 1
+            if reply.status == .outOfMemory { counts.pointee.noMemory += 1 }
             guard verb == .compareAndSet else { return }
             switch reply.status {
-            case .stored: counters.casHits += 1
-            case .exists: counters.casBadValue += 1
-            case .notFound: counters.casMisses += 1
+            case .stored: counts.pointee.casHits += 1
+            case .exists: counts.pointee.casBadValue += 1
+            case .notFound: counts.pointee.casMisses += 1
             default: break
             }
         case .delete:
-            if reply.status == .deleted { counters.deleteHits += 1 } else { counters.deleteMisses += 1 }
+            if reply.status == .deleted { counts.pointee.deleteHits += 1 } else { counts.pointee.deleteMisses += 1 }
         case .touch:
-            if reply.status == .touched { counters.touchHits += 1 } else { counters.touchMisses += 1 }
+            if reply.status == .touched { counts.pointee.touchHits += 1 } else { counts.pointee.touchMisses += 1 }
         case .arithmetic(let isIncrement, _):
             switch (reply.status, isIncrement) {
-            case (.number, true): counters.incrementHits += 1
-            case (.number, false): counters.decrementHits += 1
-            case (.notFound, true): counters.incrementMisses += 1
-            case (.notFound, false): counters.decrementMisses += 1
+            case (.number, true): counts.pointee.incrementHits += 1
+            case (.number, false): counts.pointee.decrementHits += 1
+            case (.notFound, true): counts.pointee.incrementMisses += 1
+            case (.notFound, false): counts.pointee.decrementMisses += 1
             default: break
             }
         case .refusal, .flush:

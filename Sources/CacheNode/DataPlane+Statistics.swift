@@ -112,7 +112,7 @@ extension DataPlane {
     /// Writes the next part of a dump: as much as the session's output takes. Only slices that this node holds, so that
     /// the nodes' dumps add up.
     mutating func advanceDump(_ session: ClientSession, _ context: Context) {
-        guard var dump = session.dump, session.places.isEmpty else { return }
+        guard var dump = session.dump, !session.hasPlaces else { return }
         while dump.slice < Slice.count, dump.remaining != 0, session.hasRoom {
             let slice = dump.slice
             let next: UInt64? = shards.withShard(shards.index(of: slice)) { shard in

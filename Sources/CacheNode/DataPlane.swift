@@ -85,13 +85,22 @@ package struct DataPlane: ~Copyable {
     package let shards: ShardTable
     package let configuration: DataPlaneConfiguration
     package private(set) var topology: Topology
+    /// 1 for each slice that this node holds by the topology: what every request looks at.
+    let isOwn: UnsafeMutablePointer<UInt8>
+    /// The keys of a batch of requests between their parsing and their execution.
+    let batch: UnsafeMutablePointer<BatchKey>
+    /// For each shard, the first key of the batch in it; -1 where there is none.
+    let batchHeads: UnsafeMutablePointer<Int32>
+    /// Buffers for sessions that have something to say.
+    private var buffers = BufferPool()
     /// Members to which this worker has a connection that works.
     private var connected: Set<PeerNumber> = []
     var requests = RequestTable()
     private var parked: [UInt64] = []
     private var retryAt = Instant.distantFuture
     private var timeoutCheckAt = Instant.distantFuture
-    package internal(set) var counters = CommandCounters()
+    /// Counts of this worker, in memory of its own; see `ClientSession.State`.
+    let counts: UnsafeMutablePointer<CommandCounters>
     /// Sessions that wait because too many requests are under way.
     var starved: [ClientSession] = []
     /// Sessions that have new output, or input that can be taken again; the shell empties it after each turn.
@@ -104,6 +113,52 @@ package struct DataPlane: ~Copyable {
         self.shards = shards
         self.configuration = configuration
         self.topology = topology
+        isOwn = .allocate(capacity: Slice.count)
+        isOwn.initialize(repeating: 0, count: Slice.count)
+        batch = .allocate(capacity: BatchKey.countMax)
+        batchHeads = .allocate(capacity: shards.count)
+        batchHeads.initialize(repeating: -1, count: shards.count)
+        counts = .allocate(capacity: 1)
+        counts.initialize(to: CommandCounters())
+        markOwn()
+    }
+
+    deinit {
+        counts.deallocate()
+        batchHeads.deallocate()
+        batch.deallocate()
+        isOwn.deallocate()
+    }
+
+    /// What clients of this worker asked for so far.
+    package internal(set) var counters: CommandCounters {
+        get { counts.pointee }
+        nonmutating set { counts.pointee = newValue }
+    }
+
+    private func markOwn() {
+        for slice in 0..<Slice.count { isOwn[slice] = topology.holders[slice] == topology.own ? 1 : 0 }
+    }
+
+    /// Lends a session room for its answers.
+    mutating func equip(_ session: ClientSession) {
+        buffers.equip(&session.state.pointee.output.buffer)
+    }
+
+    /// Takes back the room of a session that has said all. The shell calls it after it has sent.
+    package mutating func reclaim(_ session: ClientSession) {
+        guard session.state.pointee.output.isEmpty, session.state.pointee.output.buffer.capacityBytes > 0 else {
+            return
+        }
+        buffers.reclaim(&session.state.pointee.output.buffer)
+    }
+
+    /// Lends a connection a buffer for requests that have come in part, if it has none.
+    package mutating func equip(_ input: inout ByteBuffer) { buffers.equip(&input) }
+
+    /// Takes an empty buffer of a connection back.
+    package mutating func reclaim(_ input: inout ByteBuffer) {
+        if input.capacityBytes > 0 { buffers.reclaim(&input) }
     }
 
     // MARK: - The shell's news
@@ -112,6 +167,7 @@ package struct DataPlane: ~Copyable {
     package mutating func adopt(_ topology: Topology, context: Context, outbox: inout Outbox) {
         guard topology.version != self.topology.version else { return }
         self.topology = topology
+        markOwn()
         retry(context: context, outbox: &outbox)
         for id in requests.identifiers {
             guard let request = requests[id], case .forwarded(let peer) = request.state else { continue }
@@ -151,45 +207,61 @@ package struct DataPlane: ~Copyable {
         outbox: inout Outbox
     ) {
         let slice = frame.verb == .flush ? frame.slice : Slice.index(of: hash)
-        let holder = topology.holders[slice]
-        if holder == topology.own {
-            let id = requests.nextIdentifier
-            let origin = Origin(worker: worker, link: 0, id: id)
-            let index = shards.index(of: slice)
-            let shard = shards.lock(index)
-            let execution = shard.pointee.execute(frame, hash: hash, origin: origin, context: context, outbox: &outbox)
-            switch execution {
-            case .done(let outcome):
-                respond(frame.key, ReplyView(outcome), format, session)
-                shards.unlock(index)
-                return
-            case .flushed:
-                shards.unlock(index)
-                respond(frame.key, ReplyView(.flushed), format, session)
-                return
-            case .busy:
-                shards.unlock(index)
-                respond(frame.key, ReplyView(.busy), format, session)
-                return
-            case .pending:
-                shards.unlock(index)
-                let added = add(frame, slice, format, session, .executing, context)
-                precondition(added == id, "request \(added) was executed as \(id)")
-                return
-            case .elsewhere(let hint):
-                shards.unlock(index)
-                let id = add(frame, slice, format, session, .parked, context)
-                began(id)
-                forward(id, to: hint, context: context, outbox: &outbox)
-                return
-            }
+        guard isOwn[slice] != 0 else {
+            let id = add(frame, slice, format, session, .parked, context)
+            began(id)
+            forward(id, to: topology.holders[slice], context: context, outbox: &outbox)
+            return
         }
-        let id = add(frame, slice, format, session, .parked, context)
-        began(id)
-        forward(id, to: holder, context: context, outbox: &outbox)
+        let id = requests.nextIdentifier
+        let index = shards.index(of: slice)
+        let shard = shards.lock(index)
+        let execution = shard.pointee.execute(
+            frame,
+            hash: hash,
+            origin: Origin(worker: worker, link: 0, id: id),
+            context: context,
+            outbox: &outbox
+        )
+        settle(execution, index, id, frame, slice, format, session, context, &outbox)
     }
 
-    private mutating func add(
+    /// Does what follows from an execution on this node, and gives the lock of the shard back.
+    mutating func settle(
+        _ execution: Execution,
+        _ index: Int,
+        _ id: UInt64,
+        _ frame: RequestFrame,
+        _ slice: Int,
+        _ format: ReplyFormat,
+        _ session: ClientSession,
+        _ context: Context,
+        _ outbox: inout Outbox
+    ) {
+        switch execution {
+        case .done(let outcome):
+            // The outcome may point into the shard.
+            respond(frame.key, ReplyView(outcome), format, session)
+            shards.unlock(index)
+        case .flushed:
+            shards.unlock(index)
+            respond(frame.key, ReplyView(.flushed), format, session)
+        case .busy:
+            shards.unlock(index)
+            respond(frame.key, ReplyView(.busy), format, session)
+        case .pending:
+            shards.unlock(index)
+            let added = add(frame, slice, format, session, .executing, context)
+            precondition(added == id, "request \(added) was executed as \(id)")
+        case .elsewhere(let hint):
+            shards.unlock(index)
+            let id = add(frame, slice, format, session, .parked, context)
+            began(id)
+            forward(id, to: hint, context: context, outbox: &outbox)
+        }
+    }
+
+    mutating func add(
         _ frame: RequestFrame,
         _ slice: Int,
         _ format: ReplyFormat,
@@ -222,14 +294,14 @@ package struct DataPlane: ~Copyable {
     }
 
     /// Counts a write that leaves this node, for the order of its session.
-    private mutating func began(_ id: UInt64) {
+    mutating func began(_ id: UInt64) {
         guard let request = requests[id], !request.verb.isRead else { return }
         request.session.began(request.slice)
         requests[id]?.isOrdered = true
     }
 
     /// Sends a request to the node that is said to hold its slice, or parks it.
-    private mutating func forward(_ id: UInt64, to peer: PeerNumber, context: Context, outbox: inout Outbox) {
+    mutating func forward(_ id: UInt64, to peer: PeerNumber, context: Context, outbox: inout Outbox) {
         guard var request = requests[id] else { return }
         guard peer != .none, peer != topology.own, connected.contains(peer) else {
             park(id, context.now.instant)
@@ -253,7 +325,7 @@ package struct DataPlane: ~Copyable {
             )
         }
         requests[fresh] = request
-        counters.forwarded += 1
+        counts.pointee.forwarded += 1
         outbox.send(to: .peer(peer)) { $0.append(request.bytes) }
     }
 
@@ -261,7 +333,7 @@ package struct DataPlane: ~Copyable {
         requests[id]?.state = .parked
         requests[id]?.attempts = 0
         parked.append(id)
-        counters.parked += 1
+        counts.pointee.parked += 1
         retryAt = min(retryAt, now.advanced(byMilliseconds: configuration.retryMilliseconds))
     }
 
@@ -271,7 +343,7 @@ package struct DataPlane: ~Copyable {
         if request.verb.isRepeatable {
             park(id, context.now.instant)
         } else {
-            counters.ambiguous += 1
+            counts.pointee.ambiguous += 1
             finish(id, ReplyView(.unknown))
         }
     }
@@ -284,7 +356,7 @@ package struct DataPlane: ~Copyable {
         for id in waiting {
             guard let request = requests[id], case .parked = request.state else { continue }
             if request.deadline <= context.now.instant {
-                counters.timedOut += 1
+                counts.pointee.timedOut += 1
                 finish(id, ReplyView(request.verb.isRead ? .miss : .unknown), timedOut: true)
                 continue
             }
@@ -428,6 +500,7 @@ package struct DataPlane: ~Copyable {
             }
             count(reply, request.format)
             guard let place = request.place, !session.isGone else { return }
+            equip(session)
             session.fill(place) { request.format.write(frame.key, reply, timedOut: timedOut, to: &$0) }
         }
         resume(session)
@@ -443,7 +516,7 @@ package struct DataPlane: ~Copyable {
         touch(session)
     }
 
-    private mutating func respond(
+    mutating func respond(
         _ key: UnsafeRawBufferPointer,
         _ reply: ReplyView,
         _ format: ReplyFormat,
@@ -462,6 +535,7 @@ package struct DataPlane: ~Copyable {
 
     /// The sessions that the shell must look at; each is listed once.
     package mutating func takeTouched() -> [ClientSession] {
+        guard !touched.isEmpty else { return [] }
         for session in touched { session.isListed = false }
         defer { touched = [] }
         return touched
@@ -476,7 +550,7 @@ package struct DataPlane: ~Copyable {
         context: Context,
         outbox: inout Outbox
     ) {
-        counters.served += 1
+        counts.pointee.served += 1
         let hash = KeyHash.hash(frame.key)
         let slice = frame.slice
         let index = shards.index(of: slice)
@@ -535,7 +609,7 @@ package struct DataPlane: ~Copyable {
         for id in requests.identifiers {
             guard let request = requests[id] else { continue }
             if request.deadline <= context.now.instant {
-                counters.timedOut += 1
+                counts.pointee.timedOut += 1
                 // What was executed here, or asked elsewhere, may have taken effect: a late answer finds nothing.
                 let isParked = if case .parked = request.state { true } else { false }
                 finish(id, ReplyView(request.verb.isRead ? .miss : .unknown), timedOut: isParked)

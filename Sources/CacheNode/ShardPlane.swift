@@ -181,6 +181,12 @@ package struct ShardPlane: ~Copyable {
 
     // MARK: - Requests
 
+    /// Whether a plain read of the slice may be answered from here.
+    @inline(__always)
+    func mayRead(_ slice: Int, _ context: Context) -> Bool {
+        service[slice &- slices.lowerBound] != Service.none.rawValue && context.mayServe
+    }
+
     /// Runs a request on the slice that it concerns. `frame.key` and `frame.value` need to live for the call only.
     package mutating func execute(
         _ frame: RequestFrame,

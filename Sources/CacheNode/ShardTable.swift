@@ -14,6 +14,8 @@ package protocol ShardLocks: AnyObject, Sendable {
 /// only ways to one), or is alone in the process because `locks` is nil.
 package final class ShardTable: @unchecked Sendable {
     package let count: Int
+    /// A slice's number shifted by this is its shard's.
+    private let sliceShift: Int
     private let shards: UnsafeMutablePointer<ShardPlane>
     private let locks: (any ShardLocks)?
 
@@ -26,6 +28,7 @@ package final class ShardTable: @unchecked Sendable {
     ) {
         precondition(count > 0 && count & (count - 1) == 0 && count <= Slice.count, "\(count) shards")
         self.count = count
+        sliceShift = (Slice.count / count).trailingZeroBitCount
         self.locks = locks
         shards = UnsafeMutablePointer<ShardPlane>.allocate(capacity: count)
         let size = Slice.count / count
@@ -50,7 +53,7 @@ package final class ShardTable: @unchecked Sendable {
     }
 
     /// The shard that a slice is in.
-    package func index(of slice: Int) -> Int { slice * count / Slice.count }
+    package func index(of slice: Int) -> Int { slice &>> sliceShift }
 
     /// Locks a shard; `unlock` must follow in the same call.
     package func lock(_ index: Int) -> UnsafeMutablePointer<ShardPlane> {

@@ -1,5 +1,6 @@
 import CacheStore
 import ClusterCore
+import MemcacheProtocol
 import PeerProtocol
 import Replication
 
@@ -81,6 +82,21 @@ extension ItemView {
                 value: value
             ).append(to: &buffer)
         }
+    }
+
+    /// Appends the item as the answer to a get of its key.
+    @inline(__always)
+    func write(key: UnsafeRawBufferPointer, withUnique: Bool, to buffer: inout ByteBuffer) {
+        _ = buffer.reserve(key.count &+ value.count &+ 64)
+        ResponseWriter.valueHeader(
+            key: key,
+            flags: flags,
+            valueLength: value.count,
+            unique: withUnique ? unique : nil,
+            to: &buffer
+        )
+        value.append(to: &buffer)
+        buffer.append("\r\n")
     }
 }
 

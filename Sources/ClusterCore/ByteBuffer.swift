@@ -11,16 +11,24 @@ public struct ByteBuffer: ~Copyable {
     @inlinable
     public var count: Int { used }
 
+    /// Where a buffer without room points; nothing is read or written there.
+    @inlinable
+    static var nowhere: UnsafeMutableRawPointer {
+        // The address is not 0.
+        UnsafeMutableRawPointer(bitPattern: 16).unsafelyUnwrapped
+    }
+
+    /// Takes `capacity` bytes from the allocator; with 0, none before something is appended.
     @inlinable
     public init(capacity: Int = 256) {
-        precondition(capacity > 0, "a buffer needs room")
-        self.base = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 16)
+        precondition(capacity >= 0, "a buffer of \(capacity) bytes")
+        self.base = capacity > 0 ? .allocate(byteCount: capacity, alignment: 16) : Self.nowhere
         self.capacity = capacity
         self.used = 0
     }
 
     deinit {
-        base.deallocate()
+        if capacity > 0 { base.deallocate() }
     }
 
     @inlinable
@@ -45,7 +53,7 @@ public struct ByteBuffer: ~Copyable {
     @inlinable
     public mutating func removeAll() { used = 0 }
 
-    /// Forgets the bytes and gives back room beyond `capacity`.
+    /// Forgets the bytes and gives back room beyond `limit` bytes.
     public mutating func removeAll(shrinkingTo limit: Int) {
         used = 0
         if capacity > limit { reallocate(limit) }
@@ -160,9 +168,10 @@ public struct ByteBuffer: ~Copyable {
     }
 
     private mutating func reallocate(_ newCapacity: Int) {
-        let replacement = UnsafeMutableRawPointer.allocate(byteCount: newCapacity, alignment: 16)
+        let replacement =
+            newCapacity > 0 ? UnsafeMutableRawPointer.allocate(byteCount: newCapacity, alignment: 16) : Self.nowhere
         if count > 0 { replacement.copyMemory(from: base, byteCount: count) }
-        base.deallocate()
+        if capacity > 0 { base.deallocate() }
         base = replacement
         capacity = newCapacity
     }

@@ -14,6 +14,7 @@ struct SettingsFlags: ParsableArguments {
     @Option(name: .long, help: help("weight", "W")) var weight: String?
     @Option(name: .long, help: help("client.listen", "ADDR,…")) var listen: String?
     @Option(name: .customLong("max-connections"), help: help("client.max-connections", "N")) var maxConnections: String?
+    @Option(name: .customLong("idle-timeout"), help: help("client.idle-timeout", "TIME")) var idleTimeout: String?
     @Option(name: .customLong("cluster-name"), help: help("cluster.name", "NAME")) var clusterName: String?
     @Option(name: .long, help: help("cluster.listen", "ADDR")) var cluster: String?
     @Option(name: .long, help: help("cluster.advertise", "ADDR")) var advertise: String?
@@ -92,6 +93,7 @@ struct SettingsFlags: ParsableArguments {
         add("client.listen", "-l", try listenAddress.map { text throws(SettingsError) in try placesWithPort(text) })
         add("client.max-connections", "--max-connections", maxConnections)
         add("client.max-connections", "-c", connections)
+        add("client.idle-timeout", "--idle-timeout", idleTimeout)
         add("cluster.name", "--cluster-name", clusterName)
         add("cluster.listen", "--cluster", cluster)
         add("cluster.advertise", "--advertise", advertise)

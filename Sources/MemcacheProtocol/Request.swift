@@ -79,6 +79,10 @@ public struct Request: Sendable {
         KeyIterator(UnsafeRawBufferPointer(rebasing: bytes[keysOffset..<(keysOffset &+ keysLength)]))
     }
 
+    /// Where the part of the line that holds all keys ends, as an offset.
+    @inlinable
+    public var keysEnd: Int { keysOffset &+ keysLength }
+
     /// The value of a storage command.
     @inlinable
     public func value(in bytes: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {

@@ -95,6 +95,15 @@ public struct RequestParser: Sendable {
         return parseLine(bytes, end: end, consumed: consumed)
     }
 
+    /// Has the parser begin anew at the start of a request that it has returned already: the caller consumes less than
+    /// the step said, and passes the request's bytes again.
+    public mutating func rewind() {
+        phase = .text
+        scannedCount = 0
+        wantedCount = 0
+        swallowCount = 0
+    }
+
     private mutating func close() -> ParseStep {
         phase = .closed
         return .close

@@ -3,42 +3,97 @@ import ClusterCore
 import Reactor
 
 /// One client's socket: reads into a session, writes what the session has, closes between requests.
+///
+/// Watched by edges, once for its whole life: the loop says what is new, and the connection remembers what it has left
+/// undone. So nothing is asked of the kernel but to read and to send, and whoever is not read costs no wake-ups.
+///
+/// An idle connection has no buffers. Requests are read into the worker's buffer, and what came in part moves to one
+/// that is lent; so is the room for answers.
 final class ClientConnection: EventHandler {
     /// Bytes taken from the kernel at once. Larger pipelines are taken in parts, so that connections stay fair.
     static let readBytesMax = 64 * 1024
 
     let descriptor: Int32
-    private unowned let worker: Worker
+    /// The worker outlives its connections: it closes them before it ends.
+    private let worker: Unmanaged<Worker>
     var registration: Registration?
     let session: ClientSession
-    private var input = ByteBuffer(capacity: 2048)
-    private var output = TransmitBuffer(capacity: 2048)
+    /// What has come and is not taken yet. In memory of its own, see `ClientSession.State`.
+    private let input: UnsafeMutablePointer<ByteBuffer>
     private(set) var isClosed = false
-    /// The client has closed its side, or the kernel reports an end.
+    /// The kernel may have something to be read.
+    private var isReadable = false
+    /// The kernel took less than was there; it says when it has room again.
+    private var isBlocked = false
+    /// The client has closed its side, and all it sent has been read.
     private var isAtEnd = false
+    /// The worker looks at it at the end of this turn.
+    var isTouched = false
+    /// The worker lets it go on at the start of the next turn.
+    var goesOn = false
+    /// Where the worker's list has it.
+    var position = -1
+    /// When the client last said something, in nanoseconds of the monotonic clock.
+    private(set) var activeAt: UInt64
 
-    init(descriptor: Int32, session: ClientSession, worker: Worker) {
+    init(descriptor: Int32, itemBytesMax: Int, worker: Worker) {
         self.descriptor = descriptor
-        self.session = session
-        self.worker = worker
+        self.worker = .passUnretained(worker)
+        session = ClientSession(token: 0, itemBytesMax: itemBytesMax)
+        input = .allocate(capacity: 1)
+        input.initialize(to: ByteBuffer(capacity: 0))
+        activeAt = worker.loop.now.instant.nanoseconds
+        super.init()
+        session.token = Int(bitPattern: Unmanaged.passUnretained(self).toOpaque())
     }
 
-    func ready(_ events: Ready) {
+    deinit {
+        input.deinitialize(count: 1)
+        input.deallocate()
+    }
+
+    /// The connection of a session that is not gone.
+    static func of(_ session: ClientSession) -> ClientConnection? {
+        guard !session.isGone, let address = UnsafeRawPointer(bitPattern: session.token) else { return nil }
+        // A session that is not gone has its connection, which set the token and marks the session when it closes.
+        return Unmanaged<ClientConnection>.fromOpaque(address).takeUnretainedValue()
+    }
+
+    override func ready(_ events: Ready) {
+        worker._withUnsafeGuaranteedRef { ready(events, $0) }
+    }
+
+    private func ready(_ events: Ready, _ worker: Worker) {
         guard !isClosed else { return }
         if events.contains(.error) || (events.contains(.hangup) && !events.contains(.readable)) {
             worker.close(self)
             return
         }
-        if events.contains(.readable) { read() }
-        if events.contains(.writable), !isClosed { worker.touch(self) }
+        if events.contains(.readable) || events.contains(.peerClosed) {
+            isReadable = true
+            if mayRead { read(worker, isClosing: events.contains(.peerClosed)) }
+        }
+        if isBlocked, events.contains(.writable), !isClosed {
+            isBlocked = false
+            worker.touch(self)
+        }
     }
 
-    private func read() {
-        switch Socket.receive(descriptor, into: &input, max: Self.readBytesMax) {
+    private var mayRead: Bool { !isAtEnd && !isBlocked && session.mayRead }
+
+    /// One read, and as much of it as the session takes.
+    private func read(_ worker: Worker, isClosing: Bool) {
+        let isFresh = input.pointee.isEmpty
+        let buffer = isFresh ? worker.input : input
+        if !isFresh { worker.equip(&input.pointee) }
+        switch Socket.receive(descriptor, into: &buffer.pointee, max: Self.readBytesMax) {
         case .bytes(let count):
+            // Less than there was room for: that was all, unless the end is behind it.
+            isReadable = count == Self.readBytesMax || isClosing
+            activeAt = worker.loop.now.instant.nanoseconds
             worker.countRead(count)
-            process()
-        case .wouldBlock: break
+            take(buffer, isFresh: isFresh, worker)
+        case .wouldBlock: isReadable = false
         case .closed:
             // What was asked before is still answered.
             isAtEnd = true
@@ -47,53 +102,73 @@ final class ClientConnection: EventHandler {
         }
     }
 
-    /// Gives the session what is there, as far as it takes it.
-    func process() {
-        guard !isClosed, !input.isEmpty || session.wantsResume else { return }
-        let consumed = worker.receive(input.bytes, session)
-        if consumed == input.count {
-            input.removeAll(shrinkingTo: 64 * 1024)
+    /// Gives the session what is there, as far as it takes it, and keeps the rest.
+    private func take(_ buffer: UnsafeMutablePointer<ByteBuffer>, isFresh: Bool, _ worker: Worker) {
+        let consumed = worker.receive(buffer.pointee.bytes, session)
+        let isAll = consumed == buffer.pointee.count
+        if isFresh {
+            if !isAll {
+                worker.equip(&input.pointee)
+                input.pointee.append(UnsafeRawBufferPointer(rebasing: buffer.pointee.bytes[consumed...]))
+            }
+            buffer.pointee.removeAll()
+        } else if isAll {
+            input.pointee.removeAll()
+            worker.reclaim(&input.pointee)
         } else if consumed > 0 {
-            input.removeFirst(consumed)
+            input.pointee.removeFirst(consumed)
         }
         worker.touch(self)
     }
 
-    /// One send, then the session goes on if it was waiting for room.
-    func flush(isStopping: Bool) {
-        guard !isClosed, let registration else { return }
+    /// Goes on with what was left in the turn before: input that waits, then the kernel's.
+    func goOn(_ worker: Worker) {
+        guard !isClosed else { return }
+        if session.wantsResume {
+            take(input, isFresh: false, worker)
+        } else if isReadable, mayRead {
+            read(worker, isClosing: true)
+        }
+    }
+
+    /// One send; then the session goes on at the next turn, if there is something.
+    func flush(isStopping: Bool, _ worker: Worker) {
+        guard !isClosed, !isBlocked else { return }
         if !session.output.isEmpty {
-            output.buffer.append(session.output.bytes)
-            session.output.removeAll(shrinkingTo: 64 * 1024)
-        }
-        let before = output.unsentBytes
-        let sent = Socket.send(descriptor, from: &output)
-        worker.countWritten(before - output.unsentBytes)
-        if case .failed = sent {
-            worker.close(self)
-            return
-        }
-        if output.isEmpty {
-            if session.wantsResume, session.hasRoom { process() }
-            let isIdle = session.isIdle && output.isEmpty
-            // A request that has come only in part is not taken yet: the client sees a closed connection between
-            // requests, as after an idle time-out.
-            if isIdle, session.isClosing || isAtEnd || isStopping {
+            let before = session.output.unsentBytes
+            let sent = Socket.send(descriptor, from: &session.output)
+            worker.countWritten(before - session.output.unsentBytes)
+            switch sent {
+            case .all: worker.reclaim(session)
+            case .wouldBlock: isBlocked = true
+            case .failed:
                 worker.close(self)
                 return
             }
         }
-        var interest: Interest = output.isEmpty ? [] : .writable
-        if !isAtEnd, !session.wantsResume, !session.waitsForRequest, !session.isClosing,
-            output.unsentBytes < ClientSession.outputBytesMax
-        {
-            interest.insert(.readable)
+        if isBlocked {
+            // An answer that is too slow to leave is given up by `idleTimeout` or by the kernel's keep-alive.
+            if session.wantsResume, session.hasRoom { worker.goOnLater(self) }
+            return
         }
-        worker.loop.change(registration, interest: interest)
+        // A request that has come only in part is not taken yet: the client sees a closed connection between
+        // requests, as after an idle time-out.
+        if session.isIdle, !session.wantsResume, session.isClosing || isAtEnd || isStopping {
+            worker.close(self)
+            return
+        }
+        if session.wantsResume || (isReadable && mayRead) { worker.goOnLater(self) }
     }
 
-    /// Drops answers of a turn in which this node turned out to have been asleep.
-    func abandon() {
+    /// Takes back what only a busy connection needs, if it has been silent since before `limit`.
+    func trim(silentSince limit: UInt64) {
+        if activeAt < limit { session.trim() }
+    }
+
+    /// Closes a client that has been silent since before `limit`, in nanoseconds, and owes nothing but to read.
+    func close(silentSince limit: UInt64, _ worker: Worker) {
+        guard !isClosed, activeAt < limit, session.isIdle || isBlocked else { return }
+        worker.countIdleTimeout()
         worker.close(self)
     }
 
@@ -101,7 +176,9 @@ final class ClientConnection: EventHandler {
         guard !isClosed else { return }
         isClosed = true
         session.isGone = true
-        if let registration { worker.loop.remove(registration) }
+        if let registration { worker._withUnsafeGuaranteedRef { $0.loop.remove(registration) } }
         Socket.close(descriptor)
+        input.pointee.removeAll(shrinkingTo: 0)
+        session.output.removeAll()
     }
 }

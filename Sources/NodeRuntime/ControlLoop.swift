@@ -438,7 +438,7 @@ private final class Callback: EventHandler {
         self.body = body
     }
 
-    func ready(_ events: Ready) { body() }
+    override func ready(_ events: Ready) { body() }
 }
 
 /// A connection from somebody who has not said who it is; it may be a stranger's.
@@ -459,7 +459,7 @@ private final class Greeting: EventHandler {
         self.since = since
     }
 
-    func ready(_ events: Ready) {
+    override func ready(_ events: Ready) {
         guard registration != nil else { return }
         guard case .bytes = Socket.receive(descriptor, into: &input, max: 64 * 1024), input.count <= Self.bytesMax
         else {
@@ -511,6 +511,7 @@ private final class ExchangeCall: EventHandler {
         self.endpoint = endpoint
         self.owner = owner
         descriptor = try Socket.connect(to: endpoint)
+        super.init()
         do throws(SystemError) {
             registration = try owner.loop.add(descriptor, interest: [.readable, .writable], handler: self)
         } catch {
@@ -519,7 +520,7 @@ private final class ExchangeCall: EventHandler {
         }
     }
 
-    func ready(_ events: Ready) {
+    override func ready(_ events: Ready) {
         guard let registration else { return }
         if isConnecting {
             do throws(SystemError) {

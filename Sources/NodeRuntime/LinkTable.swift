@@ -64,7 +64,7 @@ final class Link: EventHandler {
         isConnecting = isOutgoing
     }
 
-    func ready(_ events: Ready) {
+    override func ready(_ events: Ready) {
         guard !isClosed else { return }
         if isConnecting {
             do throws(SystemError) {
@@ -137,7 +137,9 @@ final class Link: EventHandler {
     func flush() {
         guard !isClosed, !isConnecting, let registration else { return }
         switch Socket.send(descriptor, from: &output) {
-        case .all: table.owner.loop.change(registration, interest: .readable)
+        case .all:
+            output.removeAll()
+            table.owner.loop.change(registration, interest: .readable)
         case .wouldBlock:
             if output.unsentBytes > Self.outputBytesMax {
                 table.close(self)

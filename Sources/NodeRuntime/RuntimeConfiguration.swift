@@ -15,6 +15,8 @@ package struct RuntimeConfiguration: Sendable {
     package var memoryBytes: Int
     package var itemBytesMax: Int
     package var connectionsMax: Int
+    /// After how many seconds of silence a client is disconnected; 0 is never.
+    package var idleTimeoutSeconds: Int
     package var verbosity: Int
     package var onStop: StopAction
     package var control: ControlConfiguration
@@ -42,6 +44,7 @@ package struct RuntimeConfiguration: Sendable {
         memoryBytes: Int,
         itemBytesMax: Int,
         connectionsMax: Int,
+        idleTimeoutSeconds: Int,
         verbosity: Int,
         onStop: StopAction,
         control: ControlConfiguration,
@@ -61,6 +64,7 @@ package struct RuntimeConfiguration: Sendable {
         self.memoryBytes = memoryBytes
         self.itemBytesMax = itemBytesMax
         self.connectionsMax = connectionsMax
+        self.idleTimeoutSeconds = idleTimeoutSeconds
         self.verbosity = verbosity
         self.onStop = onStop
         self.control = control

@@ -18,6 +18,8 @@ package final class SharedState: Sendable {
     let connectionsTotal = Atomic<UInt64>(0)
     let connectionsRejected = Atomic<UInt64>(0)
     let acceptPauses = Atomic<UInt64>(0)
+    /// Connections closed because their clients were silent for too long.
+    let idleTimeouts = Atomic<UInt64>(0)
     let bytesRead = Atomic<UInt64>(0)
     let bytesWritten = Atomic<UInt64>(0)
     /// Connections closed because the node was paused in the middle of answering.

@@ -10,20 +10,33 @@ import Synchronization
 final class Worker: LinkOwner {
     /// A turn that took longer than this while the lease ran out was a pause; its answers are not sent.
     static let pauseMilliseconds: UInt64 = 50
+    /// How often connections are looked at that are silent.
+    static let sweepMilliseconds: UInt64 = 1000
+    /// After how many seconds of silence a connection gives back what only a busy one needs.
+    static let trimSeconds: UInt64 = 10
 
     let index: UInt16
     let loop: EventLoop
     private let shared: SharedState
     private let port: WorkerPort
     let hello: Hello
-    private var plane: DataPlane
-    private var outbox = Outbox()
+    /// In memory of their own, as in `ClientSession.State`.
+    private let plane: UnsafeMutablePointer<DataPlane>
+    private let outbox: UnsafeMutablePointer<Outbox>
+    /// What connections without a rest of earlier input read into.
+    let input: UnsafeMutablePointer<ByteBuffer>
     private var links: LinkTable { linkTable }
     private lazy var linkTable = LinkTable(owner: self)
-    private var connections: [Int: ClientConnection] = [:]
-    private var connectionCounter = 0
-    private var touched: [ClientConnection] = []
-    private var touchedSet: Set<Int> = []
+    /// All open connections; each knows its place.
+    private var connections: [ClientConnection] = []
+    /// Connections that were closed in this turn: lists may still name them.
+    private var departed: [ClientConnection] = []
+    /// Connections that have something to send, or to be looked at.
+    private let touched = ConnectionList()
+    /// Connections that go on in the next turn: their share of this one is used up.
+    private let unfinished = ConnectionList()
+    private let resumed = ConnectionList()
+    private var sweepAt = Instant(nanoseconds: 0)
     private var messages: [WorkerPort.Message] = []
     private var isDraining = false
     private var readBytes: UInt64 = 0
@@ -42,19 +55,35 @@ final class Worker: LinkOwner {
             lane: .data,
             worker: UInt8(truncatingIfNeeded: index)
         )
-        plane = DataPlane(
-            worker: index,
-            shards: shared.shards,
-            configuration: configuration.dataPlane,
-            topology: topology
+        plane = .allocate(capacity: 1)
+        plane.initialize(
+            to: DataPlane(
+                worker: index,
+                shards: shared.shards,
+                configuration: configuration.dataPlane,
+                topology: topology
+            )
         )
-        plane.statistics = RuntimeStatistics(shared: shared)
+        plane.pointee.statistics = RuntimeStatistics(shared: shared)
+        outbox = .allocate(capacity: 1)
+        outbox.initialize(to: Outbox())
+        input = .allocate(capacity: 1)
+        input.initialize(to: ByteBuffer(capacity: ClientConnection.readBytesMax))
+    }
+
+    deinit {
+        input.deinitialize(count: 1)
+        input.deallocate()
+        outbox.deinitialize(count: 1)
+        outbox.deallocate()
+        plane.deinitialize(count: 1)
+        plane.deallocate()
     }
 
     /// Runs until told to stop.
     func run() {
         loop.run { _ in self.turn() }
-        for connection in Array(connections.values) { close(connection) }
+        while let connection = connections.last { close(connection) }
         links.closeAll()
     }
 
@@ -73,24 +102,28 @@ final class Worker: LinkOwner {
         port.mailbox.drain(into: &messages)
         for message in messages { take(message) }
         messages.removeAll(keepingCapacity: true)
-        plane.advance(context: context, outbox: &outbox)
-        links.connect(loop.now.instant)
+        unfinished.exchange(with: resumed)
+        resumed.empty { connection in
+            connection.goesOn = false
+            connection.goOn(self)
+        }
+        if plane.pointee.nextDeadline <= began { plane.pointee.advance(context: context, outbox: &outbox.pointee) }
+        if links.nextDeadline <= began { links.connect(began) }
+        if sweepAt <= began { sweep(began) }
         deliver()
         let didSleep = hasSlept(since: began)
         if didSleep { links.abandonAnswers() }
         while true {
-            for session in plane.takeTouched() {
-                if let connection = connections[session.token] { touch(connection) }
+            for session in plane.pointee.takeTouched() {
+                if let connection = ClientConnection.of(session) { touch(connection) }
             }
             guard !touched.isEmpty else { break }
-            let list = touched
-            touched.removeAll(keepingCapacity: true)
-            touchedSet.removeAll(keepingCapacity: true)
-            for connection in list where !connection.isClosed {
+            touched.empty { connection in
+                connection.isTouched = false
                 if didSleep {
-                    connection.abandon()
+                    close(connection)
                 } else {
-                    connection.flush(isStopping: isDraining)
+                    connection.flush(isStopping: isDraining, self)
                 }
             }
             deliver()
@@ -101,19 +134,21 @@ final class Worker: LinkOwner {
             shared.bytesWritten.add(writtenBytes, ordering: .relaxed)
             readBytes = 0
             writtenBytes = 0
-            port.counters.store(plane.counters)
+            port.counters.store(plane.pointee.counters)
         }
-        port.turnedAt.store(loop.now.instant.nanoseconds, ordering: .relaxed)
-        return min(plane.nextDeadline, links.nextDeadline)
+        if !departed.isEmpty { departed.removeAll(keepingCapacity: true) }
+        port.turnedAt.store(began.nanoseconds, ordering: .relaxed)
+        guard unfinished.isEmpty else { return Instant(nanoseconds: 0) }
+        return min(plane.pointee.nextDeadline, links.nextDeadline, sweepAt)
     }
 
     /// Whether this thread stood still in this turn for so long that the lease under which it answered has ended: what
     /// it read may be outdated, and is not sent.
     private func hasSlept(since began: Instant) -> Bool {
-        guard !touched.isEmpty || !plane.touched.isEmpty || links.hasOutput else { return false }
+        guard !touched.isEmpty || !plane.pointee.touched.isEmpty || links.hasOutput else { return false }
         let until = Instant(nanoseconds: shared.leaseUntil.load(ordering: .acquiring))
         guard until != .distantFuture else { return false }
-        let now = loop.readClock().instant
+        let now = loop.readMonotonicClock()
         guard now.milliseconds(since: began) >= Self.pauseMilliseconds, now >= until else { return false }
         shared.staleTurns.add(1, ordering: .relaxed)
         return true
@@ -124,34 +159,34 @@ final class Worker: LinkOwner {
         case .client(let descriptor): open(descriptor)
         case .link(let descriptor, let peer, let bytes): links.accept(descriptor, peer: peer, bytes: bytes)
         case .topology(let topology):
-            plane.adopt(topology, context: context, outbox: &outbox)
+            plane.pointee.adopt(topology, context: context, outbox: &outbox.pointee)
             links.adopt(topology)
         case .complete(let completions):
             for completion in completions {
-                plane.complete(
+                plane.pointee.complete(
                     Outbox.Completion(origin: completion.origin, reply: completion.reply),
                     context: context,
-                    outbox: &outbox
+                    outbox: &outbox.pointee
                 )
             }
-        case .resetCounters: plane.resetCounters()
+        case .resetCounters: plane.pointee.resetCounters()
         case .drainClients:
             isDraining = true
-            for connection in connections.values { touch(connection) }
+            for connection in connections { touch(connection) }
         case .stop: loop.stop()
         }
     }
 
     /// Carries out what the data plane and the shards want done.
     private func deliver() {
-        while !outbox.isEmpty {
-            links.send(outbox)
-            let completions = outbox.completions
-            let signals = outbox.signals
-            outbox.removeAll()
+        while !outbox.pointee.isEmpty {
+            links.send(outbox.pointee)
+            let completions = outbox.pointee.completions
+            let signals = outbox.pointee.signals
+            outbox.pointee.removeAll()
             if !signals.isEmpty { shared.control.post(.signals(signals)) }
             for completion in completions where completion.origin.worker == index {
-                plane.complete(completion, context: context, outbox: &outbox)
+                plane.pointee.complete(completion, context: context, outbox: &outbox.pointee)
             }
             post(completions, from: index, to: shared)
         }
@@ -166,8 +201,10 @@ final class Worker: LinkOwner {
         link: UInt32
     ) throws(MalformedBytes) {
         switch kind {
-        case .request: plane.receive(try RequestFrame(body), link: link, context: context, outbox: &outbox)
-        case .response: plane.receive(try ResponseFrame(body), from: peer, context: context, outbox: &outbox)
+        case .request:
+            plane.pointee.receive(try RequestFrame(body), link: link, context: context, outbox: &outbox.pointee)
+        case .response:
+            plane.pointee.receive(try ResponseFrame(body), from: peer, context: context, outbox: &outbox.pointee)
         default:
             let isTaken = try shared.shards.receive(
                 kind,
@@ -175,7 +212,7 @@ final class Worker: LinkOwner {
                 from: peer,
                 link: link,
                 context: context,
-                outbox: &outbox
+                outbox: &outbox.pointee
             )
             if !isTaken { throw MalformedBytes() }
         }
@@ -183,9 +220,9 @@ final class Worker: LinkOwner {
 
     func linkChanged(to peer: PeerNumber, isUp: Bool) {
         if isUp {
-            plane.connected(to: peer, context: context, outbox: &outbox)
+            plane.pointee.connected(to: peer, context: context, outbox: &outbox.pointee)
         } else {
-            plane.disconnected(from: peer, context: context, outbox: &outbox)
+            plane.pointee.disconnected(from: peer, context: context, outbox: &outbox.pointee)
         }
         shared.control.post(
             .connection(peer: peer, worker: UInt8(truncatingIfNeeded: index), isUp: isUp)
@@ -200,14 +237,22 @@ final class Worker: LinkOwner {
             shared.connections.subtract(1, ordering: .relaxed)
             return
         }
-        connectionCounter += 1
-        let session = ClientSession(token: connectionCounter, itemBytesMax: shared.configuration.itemBytesMax)
-        let connection = ClientConnection(descriptor: descriptor, session: session, worker: self)
+        let connection = ClientConnection(
+            descriptor: descriptor,
+            itemBytesMax: shared.configuration.itemBytesMax,
+            worker: self
+        )
         do throws(SystemError) {
             try Socket.setNoDelay(descriptor)
             try Socket.setKeepAlive(descriptor)
-            connection.registration = try loop.add(descriptor, interest: .readable, handler: connection)
-            connections[connectionCounter] = connection
+            connection.registration = try loop.add(
+                descriptor,
+                interest: [.readable, .writable, .peerClosed, .edges],
+                handler: connection
+            )
+            connection.position = connections.count
+            connections.append(connection)
+            if sweepAt == .distantFuture { sweepAt = loop.now.instant.advanced(byMilliseconds: Self.sweepMilliseconds) }
         } catch {
             Socket.close(descriptor)
             shared.connections.subtract(1, ordering: .relaxed)
@@ -215,23 +260,100 @@ final class Worker: LinkOwner {
     }
 
     func receive(_ bytes: UnsafeRawBufferPointer, _ session: ClientSession) -> Int {
-        plane.receive(bytes, session: session, context: context, outbox: &outbox)
+        plane.pointee.receive(bytes, session: session, context: context, outbox: &outbox.pointee)
     }
 
+    func equip(_ buffer: inout ByteBuffer) { plane.pointee.equip(&buffer) }
+    func reclaim(_ buffer: inout ByteBuffer) { plane.pointee.reclaim(&buffer) }
+    func reclaim(_ session: ClientSession) { plane.pointee.reclaim(session) }
+
     func touch(_ connection: ClientConnection) {
-        guard touchedSet.insert(connection.session.token).inserted else { return }
+        guard !connection.isTouched else { return }
+        connection.isTouched = true
         touched.append(connection)
+    }
+
+    func goOnLater(_ connection: ClientConnection) {
+        guard !connection.goesOn else { return }
+        connection.goesOn = true
+        unfinished.append(connection)
     }
 
     func close(_ connection: ClientConnection) {
         guard !connection.isClosed else { return }
         connection.close()
-        connections[connection.session.token] = nil
+        departed.append(connection)
+        let last = connections.removeLast()
+        if last !== connection {
+            connections[connection.position] = last
+            last.position = connection.position
+        }
         shared.connections.subtract(1, ordering: .relaxed)
     }
 
+    /// Looks at all connections: who has been silent for too long, and who has been idle for a while.
+    private func sweep(_ now: Instant) {
+        let idleSeconds = UInt64(shared.configuration.idleTimeoutSeconds)
+        let isTimed = idleSeconds > 0
+        func before(_ seconds: UInt64) -> UInt64 { now.nanoseconds - min(now.nanoseconds, seconds * 1_000_000_000) }
+        // Backwards, since whoever is closed makes place for the last one.
+        for index in connections.indices.reversed() {
+            let connection = connections[index]
+            connection.trim(silentSince: before(Self.trimSeconds))
+            if isTimed { connection.close(silentSince: before(idleSeconds), self) }
+        }
+        sweepAt = connections.isEmpty ? .distantFuture : now.advanced(byMilliseconds: Self.sweepMilliseconds)
+    }
+
+    func countIdleTimeout() { shared.idleTimeouts.add(1, ordering: .relaxed) }
+
     func countRead(_ count: Int) { readBytes &+= UInt64(count) }
     func countWritten(_ count: Int) { writtenBytes &+= UInt64(count) }
+}
+
+/// A list of connections, without owning them: the worker does.
+final class ConnectionList {
+    private var items: UnsafeMutablePointer<Unmanaged<ClientConnection>>
+    private var capacity = 64
+    private var count = 0
+
+    init() {
+        items = .allocate(capacity: capacity)
+    }
+
+    deinit {
+        items.deallocate()
+    }
+
+    var isEmpty: Bool { count == 0 }
+
+    func append(_ connection: ClientConnection) {
+        if count == capacity {
+            let replacement = UnsafeMutablePointer<Unmanaged<ClientConnection>>.allocate(capacity: capacity * 2)
+            replacement.update(from: items, count: count)
+            items.deallocate()
+            items = replacement
+            capacity *= 2
+        }
+        items[count] = .passUnretained(connection)
+        count += 1
+    }
+
+    /// Takes all connections, oldest first; what `body` appends is taken too.
+    func empty(_ body: (ClientConnection) -> Void) {
+        var index = 0
+        while index < count {
+            items[index]._withUnsafeGuaranteedRef { body($0) }
+            index += 1
+        }
+        count = 0
+    }
+
+    func exchange(with other: ConnectionList) {
+        swap(&items, &other.items)
+        swap(&capacity, &other.capacity)
+        swap(&count, &other.count)
+    }
 }
 
 /// Answers that belong to other workers go to their mailboxes.

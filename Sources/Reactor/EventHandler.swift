@@ -17,6 +17,12 @@ public struct Interest: OptionSet, Sendable {
     /// There is room to send, or a connection attempt has ended.
     @inlinable
     public static var writable: Interest { Interest(rawValue: 0x4) }
+    /// The peer sends nothing more.
+    @inlinable
+    public static var peerClosed: Interest { Interest(rawValue: 0x2000) }
+    /// Tell once of what is new, instead of again and again of what is. The handler remembers what it left undone.
+    @inlinable
+    public static var edges: Interest { Interest(rawValue: 1 << 31) }
 }
 
 /// What happened to a descriptor.
@@ -39,10 +45,19 @@ public struct Ready: OptionSet, Sendable {
     /// Both directions are shut. Bytes that came before may still be read.
     @inlinable
     public static var hangup: Ready { Ready(rawValue: 0x10) }
+    /// The peer sends nothing more; only where `Interest.peerClosed` asked for it.
+    @inlinable
+    public static var peerClosed: Ready { Ready(rawValue: 0x2000) }
 }
 
 /// Whoever owns a descriptor that a loop watches.
-public protocol EventHandler: AnyObject {
+///
+/// A class and not a protocol: a call through its table needs no reference to be counted.
+open class EventHandler {
+    public init() {}
+
     /// Called on the loop's thread. May add, change and remove any registration, its own included.
-    func ready(_ events: Ready)
+    open func ready(_ events: Ready) {
+        preconditionFailure("a handler must say what it does")
+    }
 }

@@ -18,8 +18,8 @@ import Glibc
 // whose event is already in the batch, and the descriptor's number may be in use again at once; the old event then
 // carries an old generation and is dropped.
 //
-// Waking from other threads goes through `Waker`. In its steady state the loop allocates nothing; dispatch costs one
-// retain and release of the handler, which may remove itself while it runs.
+// Waking from other threads goes through `Waker`. In its steady state the loop allocates nothing and counts no
+// references: a handler that is removed while events are dispatched, perhaps by itself, lives on until that is over.
 
 /// A descriptor's place in a loop. Only the loop that gave it out understands it.
 @frozen
@@ -49,7 +49,8 @@ public final class EventLoop {
     public static let registrationsMaxDefault = 1 << 20
 
     private struct Slot {
-        var handler: (any EventHandler)?
+        /// Retained by the loop while it is set.
+        var handler: Unmanaged<EventHandler>?
         var descriptor: Int32
         var interest: Interest
         var generation: UInt32
@@ -77,6 +78,9 @@ public final class EventLoop {
     private var slotCount = 0
     private var firstFree = -1
     private var isRunning = false
+    private var isDispatching = false
+    /// Handlers that were removed while events are dispatched.
+    private var departed: [EventHandler] = []
 
     /// Beyond `registrationsMax` watched descriptors `add` throws. Throws where descriptors or memory are short.
     public init(registrationsMax: Int = EventLoop.registrationsMaxDefault) throws(SystemError) {
@@ -98,7 +102,7 @@ public final class EventLoop {
     }
 
     deinit {
-        slots.deinitialize(count: slotCount)
+        for index in 0..<slotCount { slots[index].handler?.release() }
         slots.deallocate()
         events.deallocate()
         Glibc.close(epoll)
@@ -126,7 +130,7 @@ public final class EventLoop {
     public func add(
         _ descriptor: Int32,
         interest: Interest,
-        handler: any EventHandler
+        handler: EventHandler
     ) throws(SystemError) -> Registration {
         guard registrationCount < registrationsMax else {
             throw SystemError(.other("watch more than \(registrationsMax) descriptors in one event loop"), EMFILE)
@@ -137,7 +141,7 @@ public final class EventLoop {
             throw .last(.other("watch descriptor \(descriptor)"))
         }
         firstFree = slots[index].nextFree
-        slots[index].handler = handler
+        slots[index].handler = .passRetained(handler)
         slots[index].descriptor = descriptor
         slots[index].interest = interest
         registrationCount += 1
@@ -164,11 +168,12 @@ public final class EventLoop {
         let result = clinux_epoll_remove(epoll, descriptor)
         precondition(result == 0, "descriptor \(descriptor) was closed before it was removed (errno \(errno))")
         // The handler's end may call back into the loop, so it goes when the slot is in order again.
-        let handler = slots[index].handler.take()
+        let handler = slots[index].handler.take()?.takeRetainedValue()
         slots[index].generation &+= 1
         slots[index].nextFree = firstFree
         firstFree = index
         registrationCount -= 1
+        if isDispatching, let handler { departed.append(handler) }
         withExtendedLifetime(handler) {}
     }
 
@@ -178,6 +183,9 @@ public final class EventLoop {
         now = SystemClock.read()
         return now
     }
+
+    /// The monotonic clock as it is now, for whoever must know how long the turn has taken.
+    public func readMonotonicClock() -> Instant { SystemClock.monotonic() }
 
     /// Has `run` return after the current turn, for good. Other threads call it on `waker`.
     public func stop() {
@@ -206,6 +214,7 @@ public final class EventLoop {
     }
 
     private func dispatch(_ count: Int) {
+        isDispatching = true
         for position in 0..<count {
             let token = events[position].token
             if token == Self.wakerToken { continue }
@@ -214,8 +223,12 @@ public final class EventLoop {
                 staleEvents &+= 1
                 continue
             }
-            handler.ready(Ready(rawValue: events[position].events))
+            let ready = Ready(rawValue: events[position].events)
+            // The loop's own reference, or the one in `departed`, keeps it alive.
+            handler._withUnsafeGuaranteedRef { $0.ready(ready) }
         }
+        isDispatching = false
+        if !departed.isEmpty { departed.removeAll(keepingCapacity: true) }
     }
 
     private func isCurrent(_ registration: Registration) -> Bool {

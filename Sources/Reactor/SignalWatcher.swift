@@ -51,6 +51,7 @@ package final class SignalWatcher: EventHandler {
         self.loop = loop
         self.received = received
         self.pipe = pipe
+        super.init()
         // Signals to a watcher before this one are not ours.
         takeSignals { _ in }
         do throws(SystemError) {
@@ -84,7 +85,7 @@ package final class SignalWatcher: EventHandler {
         Self.isActive.store(false, ordering: .releasing)
     }
 
-    package func ready(_ events: Ready) {
+    package override func ready(_ events: Ready) {
         takeSignals { if registration != nil { received($0) } }
     }
 

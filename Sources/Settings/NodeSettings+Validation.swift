@@ -23,6 +23,7 @@ extension NodeSettings {
         try check((1...100_000).contains(weightThousandths), "weight is not from 0.001 to 100")
         try check((1...Self.workersMax).contains(workers), "workers \(workers) is not from 1 to \(Self.workersMax)")
         try check((1...1_000_000).contains(maxConnections), "max-connections is not from 1 to 1000000")
+        try check((0...86_400).contains(idleTimeoutSeconds), "idle-timeout is not from 0 to 86400 seconds")
         try check((0...86_400).contains(fillDelaySeconds), "fill-delay is not from 0 to 86400 seconds")
         try check(
             memoryBytes >= Self.memoryBytesMin,

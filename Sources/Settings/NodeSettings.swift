@@ -57,6 +57,10 @@ package struct NodeSettings: Hashable, Sendable {
     /// Client connections at a time; further ones are refused. 1 to 1,000,000.
     package var maxConnections = 1024
 
+    /// How long a client may be silent before it is disconnected, in seconds; 0 is for ever. 0 to 86,400. Shorter frees
+    /// connections that nobody uses, and disconnects pools of clients that keep some in reserve.
+    package var idleTimeoutSeconds = 0
+
     /// Who may serve when the cluster is split.
     package var partition = PartitionPolicy.auto
 

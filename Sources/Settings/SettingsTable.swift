@@ -84,6 +84,17 @@ package enum SettingsTable {
                 settings.maxConnections = try value.asInteger(in: 1...1_000_000)
             }
         ),
+        Setting(
+            "client.idle-timeout",
+            "--idle-timeout",
+            .seconds,
+            unit: "seconds",
+            help: "how long a client may be silent before it is disconnected; 0 is for ever",
+            show: { quoted("\($0.idleTimeoutSeconds)s") },
+            apply: { value, settings throws(SettingsError) in
+                settings.idleTimeoutSeconds = try value.asSeconds(in: 0...86_400)
+            }
+        ),
     ]
 
     private static let cluster: [Setting] = [

@@ -151,6 +151,7 @@ enum Server {
             memoryBytes: settings.memoryBytes,
             itemBytesMax: settings.itemBytesMax,
             connectionsMax: settings.maxConnections,
+            idleTimeoutSeconds: settings.idleTimeoutSeconds,
             verbosity: settings.logLevel == .debug || settings.logLevel == .trace ? 1 : 0,
             onStop: {
                 switch settings.onStop {

@@ -109,7 +109,7 @@ import Testing
         client.send(String(repeating: "get a\r\n", count: asked))
         #expect(client.untaken > 0)
         #expect(client.session.wantsResume)
-        #expect(client.session.output.count < ClientSession.outputBytesMax + 200_000)
+        #expect(client.session.output.unsentBytes < ClientSession.outputBytesMax + 200_000)
         var answers = client.take().count
         while client.untaken > 0 {
             client.pump()

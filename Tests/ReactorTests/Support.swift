@@ -33,7 +33,7 @@ final class Handler: EventHandler {
         self.body = body
     }
 
-    func ready(_ events: Ready) { body(events) }
+    override func ready(_ events: Ready) { body(events) }
 }
 
 /// Two connected stream sockets, non-blocking.
@@ -62,10 +62,11 @@ final class EchoConnection: EventHandler {
         self.loop = loop
         self.descriptor = descriptor
         self.closed = closed
+        super.init()
         registration = try loop.add(descriptor, interest: .readable, handler: self)
     }
 
-    func ready(_ events: Ready) {
+    override func ready(_ events: Ready) {
         guard let registration else { return }
         if !events.isDisjoint(with: [.readable, .hangup, .error]) {
             switch Socket.receive(descriptor, into: &input, max: 4096) {
@@ -104,6 +105,7 @@ final class EchoServer: EventHandler {
         self.loop = loop
         listener = try Socket.listen(on: endpoint)
         self.endpoint = try Socket.localEndpoint(of: listener)
+        super.init()
         _ = try loop.add(listener, interest: .readable, handler: self)
     }
 
@@ -111,7 +113,7 @@ final class EchoServer: EventHandler {
         Socket.close(listener)
     }
 
-    func ready(_ events: Ready) {
+    override func ready(_ events: Ready) {
         do {
             while true {
                 switch try Socket.accept(from: listener) {
@@ -151,10 +153,11 @@ final class EchoClient: EventHandler {
         self.done = done
         descriptor = try Socket.connect(to: server)
         output.buffer.append(message)
+        super.init()
         registration = try loop.add(descriptor, interest: .writable, handler: self)
     }
 
-    func ready(_ events: Ready) {
+    override func ready(_ events: Ready) {
         guard let registration else { return }
         if !isConnected {
             do { try Socket.connectResult(descriptor, to: server) } catch { return finish(error) }

@@ -35,7 +35,8 @@ private func message(_ body: () throws -> Void) -> String {
 private let others: [(key: String, text: String, toml: String)] = [
     ("name", "n7", "\"n7\""), ("data-dir", "/tmp/n7", "\"/tmp/n7\""), ("workers", "5", "5"), ("zone", "r2", "\"r2\""),
     ("weight", "2.125", "2.125"), ("client.listen", "10.0.0.7,[::1]:99", "[\"10.0.0.7\", \"[::1]:99\"]"),
-    ("client.max-connections", "77", "77"), ("cluster.name", "prod", "\"prod\""),
+    ("client.max-connections", "77", "77"), ("client.idle-timeout", "5m", "\"5m\""),
+    ("cluster.name", "prod", "\"prod\""),
     ("cluster.listen", "10.0.0.7", "\"10.0.0.7\""), ("cluster.advertise", "10.0.0.8", "\"10.0.0.8\""),
     ("cluster.seeds", "a,b:5", "[\"a\", \"b:5\"]"), ("cluster.replicas", "2", "2"),
     ("cluster.partition", "safe", "\"safe\""), ("cluster.fill-delay", "2m", "\"2m\""),
@@ -52,6 +53,7 @@ private func expectOthers(_ settings: NodeSettings) {
     #expect(settings.weightThousandths == 2125)
     #expect(settings.clientListen.map(\.description) == ["10.0.0.7:11211", "[::1]:99"])
     #expect(settings.maxConnections == 77)
+    #expect(settings.idleTimeoutSeconds == 300)
     #expect(settings.clusterName == "prod")
     #expect(settings.clusterListen.description == "10.0.0.7:11212")
     #expect(settings.advertise == "10.0.0.8")
