@@ -1,5 +1,6 @@
 package import CacheNode
 package import CacheStore
+import Synchronization
 
 /// Figures of a node for whoever shows them.
 package struct NodeFigures: Sendable {
