@@ -107,6 +107,11 @@ let package = Package(
             dependencies: ["ClusterCore", "LoadGenerator", argumentParser],
             swiftSettings: settings
         ),
+        .executableTarget(
+            name: "henge-store-bench",
+            dependencies: ["CacheStore", "ClusterCore", "LoadGenerator", "Reactor", argumentParser],
+            swiftSettings: settings
+        ),
 
         tests("AdminServerTests", ["AdminServer", "ClusterCore", "HengeCommands", logging]),
         tests(
