@@ -20,6 +20,7 @@ let settings: [SwiftSetting] = [
 
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-collections")
+let histogram: Target.Dependency = .product(name: "Histogram", package: "hdrhistogram-swift")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let nioConcurrency: Target.Dependency = .product(name: "NIOConcurrencyHelpers", package: "swift-nio")
 let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
@@ -49,6 +50,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
         .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
     ],
     targets: [
@@ -98,6 +100,17 @@ let package = Package(
                 "AdminServer", "CacheNode", "CacheStore", "ClusterCore", "HengeCommands", "Membership", "NodeRuntime",
                 "PeerProtocol", "Reactor", "Replication", "Settings", "SystemdSupport", logging,
             ],
+            swiftSettings: settings
+        ),
+        shell("LoadGenerator", ["CLinux", "ClusterCore", "Reactor", histogram]),
+        .executableTarget(
+            name: "henge-load",
+            dependencies: ["ClusterCore", "LoadGenerator", argumentParser],
+            swiftSettings: settings
+        ),
+        .executableTarget(
+            name: "henge-store-bench",
+            dependencies: ["CacheStore", "ClusterCore", "LoadGenerator", "Reactor", argumentParser],
             swiftSettings: settings
         ),
 
