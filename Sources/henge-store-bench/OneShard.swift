@@ -83,8 +83,8 @@ struct OneShard: ~Copyable {
         let start = Self.processorTime()
         for _ in 0..<operations {
             let key = keys.write(draws.below(items), at: 0)
-            if let item = shard.find(hash: KeyHash.hash(key), key: key, now: now), let bytes = item.value.baseAddress {
-                reply.copyMemory(from: bytes, byteCount: item.value.count)
+            if let item = shard.find(hash: KeyHash.hash(key), key: key, now: now) {
+                item.value.copy(to: reply)
                 found &+= 1
             }
         }
@@ -105,10 +105,8 @@ struct OneShard: ~Copyable {
             }
             for index in 0..<Self.batch { shard.prefetchItem(hash: hashes[index]) }
             for index in 0..<Self.batch {
-                if let item = shard.find(hash: hashes[index], key: keys[index], now: now),
-                    let bytes = item.value.baseAddress
-                {
-                    reply.copyMemory(from: bytes, byteCount: item.value.count)
+                if let item = shard.find(hash: hashes[index], key: keys[index], now: now) {
+                    item.value.copy(to: reply)
                     found &+= 1
                 }
             }
