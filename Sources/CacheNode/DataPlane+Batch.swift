@@ -228,7 +228,9 @@ extension DataPlane {
             let plane = shards.lock(shard)
             var index = batchHeads[shard]
             while index >= 0 {
-                plane.pointee.store.prefetchIndex(hash: batch[Int(index)].hash)
+                let entry = batch + Int(index)
+                plane.pointee.store.prefetchIndex(hash: entry.pointee.hash)
+                if entry.pointee.frame.verb != .get { plane.pointee.store.prefetchWrite(hash: entry.pointee.hash) }
                 index = batch[Int(index)].next
             }
             shards.unlock(shard)

@@ -24,6 +24,9 @@ struct GhostTable {
         return (words + Int(index) * Self.setWords, fingerprint == 0 ? 1 : fingerprint)
     }
 
+    /// The line that `insert` and `remove` of a hash read.
+    func line(_ hash: UInt64) -> UnsafeRawPointer { UnsafeRawPointer(locate(hash).set) }
+
     func insert(_ hash: UInt64) {
         let (set, fingerprint) = locate(hash)
         let hand = Int(set[7])

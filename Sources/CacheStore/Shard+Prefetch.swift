@@ -1,8 +1,16 @@
+import ClusterCore
+
 // Several keys at once: their cache misses overlap where each is asked for before the first is needed.
 extension Shard {
     /// Asks for the bucket of a hash.
     public func prefetchIndex(hash: UInt64) {
         if let line = index.line(hash) { Prefetch.read(line) }
+    }
+
+    /// Asks for what a write of a hash reads beside its bucket: the slice's row, and the ghosts where there are any.
+    public func prefetchWrite(hash: UInt64) {
+        Prefetch.read(rows + (Slice.index(of: hash) &- slices.lowerBound))
+        if counters.evictions > 0 { Prefetch.read(ghosts.line(hash)) }
     }
 
     /// Asks for the item of a hash; best some time after `prefetchIndex`.

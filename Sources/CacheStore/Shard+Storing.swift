@@ -73,7 +73,7 @@ extension Shard {
         if let old, !Slot.isTombstone(old.pointee) {
             // An overwrite is no read: the item keeps its pool and its frequency.
             if Slot.isMain(old.pointee) { pool = .main }
-        } else if ghosts.remove(hash) {
+        } else if counters.evictions > 0, ghosts.remove(hash) {
             pool = .main
             counters.ghostHits &+= 1
         }
@@ -132,7 +132,7 @@ extension Shard {
                 hasReplaced = true
                 unlink(old, content.hash)
             }
-        } else if ghosts.remove(content.hash) {
+        } else if counters.evictions > 0, ghosts.remove(content.hash) {
             wasMain = true
             counters.ghostHits &+= 1
         }
