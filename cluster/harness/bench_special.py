@@ -266,9 +266,8 @@ def store(bench: Bench) -> dict[str, Any]:
             f" ({line['least_ns']:.1f}..{line['greatest_ns']:.1f})"
         )
     scaling = result["sets_two_workers_over_one"]
-    bench.say(
-        f"sets, two workers over one: {scaling['median']:.2f} ({scaling['least']:.2f}..{scaling['greatest']:.2f}), goal 1.80"
-    )
+    least, median, greatest = (scaling[name] for name in ("least", "median", "greatest"))
+    bench.say(f"sets, two workers over one: {median:.2f} ({least:.2f}..{greatest:.2f}), goal 1.80")
     return result
 
 
