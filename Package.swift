@@ -137,6 +137,7 @@ let package = Package(
             "HengeCommandsTests",
             ["AdminServer", "ClusterCore", "HengeCommands", "Settings", argumentParser, logging]
         ),
+        tests("LoadGeneratorTests", ["ClusterCore", "LoadGenerator", "Reactor", histogram]),
         tests("MembershipTests", ["ClusterCore", "Membership"]),
         tests("MemcacheProtocolTests", ["ClusterCore", "MemcacheProtocol"]),
         tests("PeerProtocolTests", ["ClusterCore", "PeerProtocol"]),

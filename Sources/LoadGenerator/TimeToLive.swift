@@ -18,7 +18,7 @@ package struct TimeToLive: Sendable, Equatable {
             let sides = part.split(separator: "=", omittingEmptySubsequences: false)
             guard sides.count <= 2 else { return nil }
             guard let weight = sides.count == 2 ? Double(sides[1]) : 1, weight > 0 else { return nil }
-            let bounds = sides[0].split(separator: ".").map { UInt64($0) }
+            let bounds = sides[0].split(separator: "..", omittingEmptySubsequences: false).map { UInt64($0) }
             guard let first = bounds.first, let low = first, let last = bounds.last, let high = last,
                 bounds.count <= 2, low >= 1, low <= high, high <= Self.secondsMax
             else { return nil }

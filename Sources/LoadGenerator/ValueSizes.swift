@@ -34,13 +34,13 @@ package enum ValueSizes: Sendable, Equatable {
             self = .logNormal(median: parts[0], sigma: parts[1], cap: Int(cap))
             return
         }
-        let parts = text.split(separator: ".", omittingEmptySubsequences: true).map { Int($0) }
+        let parts = text.split(separator: "..", omittingEmptySubsequences: false).map { Int($0) }
         switch parts.count {
         case 1:
             guard let size = parts[0], size >= 0, size <= Self.bytesMax else { return nil }
             self = .fixed(size)
         case 2:
-            guard text.contains(".."), let low = parts[0], let high = parts[1], low >= 0, low <= high,
+            guard let low = parts[0], let high = parts[1], low >= 0, low <= high,
                 high <= Self.bytesMax
             else { return nil }
             self = .even(low...high)

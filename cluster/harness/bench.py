@@ -300,7 +300,8 @@ def run(options: argparse.Namespace) -> int:
     )
     if sends_singly():
         bench.say(
-            "memcached before 1.6.35 sends each reply to a pipelined text get by itself; its mg, set and multi-get do not"
+            "memcached before 1.6.35 sends each reply to a pipelined text get by itself;"
+            " its mg, set and multi-get do not"
         )
     run_costs(bench, names, report)
     for name in SPECIAL:

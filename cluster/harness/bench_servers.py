@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import pwd
 import shutil
 import socket
 import subprocess
@@ -101,7 +100,12 @@ class Henge(Cluster):
             name = f"n{index + 1}"
             place = self.directory / name
             self.nodes.append(
-                Node(name, (HOST, client), (HOST, cluster), (HOST, admin), place / "data", self.directory / f"{name}.log")
+                Node(
+                    name,
+                    *((HOST, number) for number in (client, cluster, admin)),
+                    data=place / "data",
+                    log=self.directory / f"{name}.log",
+                )
             )
         seeds = ",".join(f"{HOST}:{node.cluster[1]}" for node in self.nodes)
         # A node without seeds is a cluster of one.
@@ -135,8 +139,10 @@ class Process:
 
     def __init__(self, command: list[str], port: int, cores: str | None):
         self.address = (HOST, port)
+        # memcached does not run as root. Were it to change its user itself, the kernel would forget the death signal.
+        user = ["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"] if os.geteuid() == 0 else []
         self.process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", *pinned(cores, command)],
+            ["setpriv", *user, "--pdeathsig", "KILL", *pinned(cores, command)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -179,8 +185,6 @@ class Memcached:
             *("-t", str(threads), "-m", str(megabytes), "-c", str(CONNECTIONS_MAX)),
             *arguments,
         ]
-        if os.geteuid() == 0:
-            self._command += ["-u", pwd.getpwnam("nobody").pw_name]
         self._process: Process | None = None
 
     def __enter__(self) -> Memcached:
@@ -223,6 +227,7 @@ class Nutcracker:
                 stack.enter_context(backend)
             place = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="henge-bench-")))
             servers = "".join(f"    - {backend.addresses[0]}:1\n" for backend in self._backends)
+            place.chmod(0o777)
             (place / "nutcracker.yml").write_text(
                 f"bench:\n  listen: {HOST}:{self._port}\n  hash: fnv1a_64\n  distribution: ketama\n"
                 f"  auto_eject_hosts: false\n  timeout: 10000\n  server_connections: 1\n  servers:\n{servers}"
