@@ -397,19 +397,30 @@ extension ControlPlane {
     mutating func reconcileOwnRecord(_ now: Now) {
         guard nextReconciliation <= now.instant else { return }
         nextReconciliation = now.instant.advanced(byMilliseconds: configuration.emptyLookMilliseconds)
+        let open = openClaims()
+        let state = recordState
+        // Without open claims, all that is compared below is what it was.
+        if open.isEmpty, state == reconciledAt { return }
+        defer { reconciledAt = open.isEmpty && recordState == state ? state : nil }
         var named: [Bool] = Array(repeating: false, count: Slice.count)
         var served: [SliceEpoch] = []
         shards.withEach { shard in
             shard.claims { named[$0] = true }
             shard.holdings { served.append($0) }
         }
-        for entry in openClaims() { named[entry.slice] = true }
+        for entry in open { named[entry.slice] = true }
         for entry in served where table.holders[entry.slice] != Self.own {
             _ = table.correct(slice: entry.slice, epoch: entry.epoch, holder: Self.own)
         }
         for slice in 0..<Slice.count where table.holders[slice] == Self.own && !named[slice] {
             table.withdraw(slice: slice, epoch: table.epochs[slice], holder: Self.own)
         }
+    }
+
+    private var recordState: RecordState {
+        var revisions: UInt64 = 0
+        shards.withEach { revisions &+= $0.revision }
+        return RecordState(shards: revisions, table: table.changes)
     }
 
     /// A copy that missed a change of holder hears nothing any more: the later holder does not know of it. It proves
@@ -442,13 +453,18 @@ extension ControlPlane {
         let hasOpenClaim = claims.contains { if case .empty = $0.claim.ground { true } else { false } }
         guard !hasOpenClaim, !wanted.isEmpty else { return }
         nextEmptyLook = now.instant.advanced(byMilliseconds: configuration.emptyLookMilliseconds)
+        let state = recordState
+        // Every slice is held here, or by somebody who is not given up.
+        if state == emptyAt, !peers.indices.contains(where: { isAbandoned($0, now.instant) }) { return }
         var held: [Bool] = Array(repeating: false, count: Slice.count)
         shards.withEach { $0.claims { held[$0] = true } }
         var entries: [SliceEpoch] = []
         let copies = max(ring.copies, 1)
+        emptyAt = state
         for slice in 0..<Slice.count {
             let holder = table.holders[slice]
             guard !held[slice] else { continue }
+            if holder == .none || holder == Self.own { emptyAt = nil }
             guard holder == .none || holder == Self.own || isAbandoned(Int(holder.value), now.instant) else { continue }
             let owners = wanted[(slice * copies)..<((slice + 1) * copies)]
             let first = owners.first { owner in

@@ -188,6 +188,16 @@ package struct ControlPlane {
     var nextWalk: Instant
     var nextEmptyLook: Instant
     var nextReconciliation: Instant
+    /// What the shards and the table were when all agreed, or nothing could be started: nobody needs to look again
+    /// before one of them changes.
+    var reconciledAt: RecordState?
+    var emptyAt: RecordState?
+
+    /// Rises with every change of what the shards serve and of what the table records.
+    struct RecordState: Equatable {
+        var shards: UInt64
+        var table: UInt64
+    }
     var nextOrphanLook: Instant
     /// Copies that the last look found without a holder that knows them.
     var orphans: Set<SliceEpoch> = []

@@ -17,6 +17,10 @@ package struct ProcessFacts: Sendable {
     package var connectionsTotal: UInt64 = 0
     package var connectionsRejected: UInt64 = 0
     package var acceptPauses: UInt64 = 0
+    /// After how many seconds of silence clients are disconnected; 0 is never.
+    package var idleTimeoutSeconds: UInt64 = 0
+    /// How many were.
+    package var idleTimeouts: UInt64 = 0
     package var bytesRead: UInt64 = 0
     package var bytesWritten: UInt64 = 0
     package var workers: UInt64 = 0
@@ -228,6 +232,7 @@ extension DataPlane {
             stat("accepting_conns", 1)
             stat("listen_disabled_num", facts.acceptPauses)
             stat("time_in_listen_disabled_us", 0)
+            if facts.idleTimeoutSeconds > 0 { stat("idle_kicks", facts.idleTimeouts) }
             stat("threads", facts.workers)
             for name in Self.zerosOfEngine { stat(name, 0) }
             stat("bytes", UInt64(store.bytes))
@@ -255,7 +260,7 @@ extension DataPlane {
             ("tcp_backlog", "1024"), ("binding_protocol", "auto-negotiate"), ("auth_enabled_sasl", "no"),
             ("auth_enabled_ascii", "no"), ("item_size_max", "\(facts.itemBytesMax)"), ("maxconns_fast", "yes"),
             ("hashpower_init", "0"), ("slab_reassign", "no"), ("slab_automove", "0"), ("lru_crawler", "no"),
-            ("flush_enabled", "yes"), ("dump_enabled", "yes"), ("idle_timeout", "0"),
+            ("flush_enabled", "yes"), ("dump_enabled", "yes"), ("idle_timeout", "\(facts.idleTimeoutSeconds)"),
         ]
         session.write {
             for (name, value) in pairs { ResponseWriter.stat(name, value, to: &$0) }

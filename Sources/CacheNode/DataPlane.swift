@@ -269,28 +269,26 @@ package struct DataPlane: ~Copyable {
         _ state: RequestState,
         _ context: Context
     ) -> UInt64 {
-        var buffer = ByteBuffer(capacity: 64 + frame.key.count + frame.value.count)
-        if case .executing = state {
-            // The answer needs the key at most.
-            RequestFrame(id: 0, ringHash: 0, epoch: 0, verb: frame.verb, key: frame.key).append(to: &buffer)
-        } else {
-            frame.append(to: &buffer)
-        }
         let place = format.isWritten ? session.reserve() : nil
         if timeoutCheckAt == .distantFuture { timeoutCheckAt = context.now.instant.advanced(byMilliseconds: 100) }
-        return requests.insert(
-            PendingRequest(
-                session: session,
-                place: place,
-                format: format,
-                slice: slice,
-                verb: frame.verb,
-                bytes: buffer.array(),
-                state: state,
-                since: context.now.instant,
-                deadline: context.now.instant.advanced(byMilliseconds: configuration.requestMilliseconds)
-            )
+        let request = PendingRequest(
+            session: session,
+            place: place,
+            format: format,
+            slice: slice,
+            verb: frame.verb,
+            state: state,
+            since: context.now.instant,
+            deadline: context.now.instant.advanced(byMilliseconds: configuration.requestMilliseconds)
         )
+        if case .executing = state {
+            // The answer needs the key at most.
+            return requests.insert(
+                request,
+                frame: RequestFrame(id: 0, ringHash: 0, epoch: 0, verb: frame.verb, key: frame.key)
+            )
+        }
+        return requests.insert(request, frame: frame)
     }
 
     /// Counts a write that leaves this node, for the order of its session.
@@ -302,31 +300,25 @@ package struct DataPlane: ~Copyable {
 
     /// Sends a request to the node that is said to hold its slice, or parks it.
     mutating func forward(_ id: UInt64, to peer: PeerNumber, context: Context, outbox: inout Outbox) {
-        guard var request = requests[id] else { return }
+        guard let request = requests[id] else { return }
         guard peer != .none, peer != topology.own, connected.contains(peer) else {
             park(id, context.now.instant)
             return
         }
         // A new number for every try: a late answer to an earlier one finds nothing.
         let fresh = requests.renumber(id)
-        request.state = .forwarded(to: peer)
-        request.sentAt = context.now.instant
-        request.bytes.withUnsafeMutableBytes {
-            $0.storeBytes(of: fresh.littleEndian, toByteOffset: RequestFrame.idOffset, as: UInt64.self)
-            $0.storeBytes(
-                of: topology.ringHash.littleEndian,
-                toByteOffset: RequestFrame.ringHashOffset,
-                as: UInt64.self
-            )
-            $0.storeBytes(
-                of: topology.epochs[request.slice].littleEndian,
-                toByteOffset: RequestFrame.epochOffset,
-                as: UInt32.self
-            )
-        }
-        requests[fresh] = request
+        requests[fresh]?.state = .forwarded(to: peer)
+        requests[fresh]?.sentAt = context.now.instant
+        let bytes = request.bytes
+        bytes.storeBytes(of: fresh.littleEndian, toByteOffset: RequestFrame.idOffset, as: UInt64.self)
+        bytes.storeBytes(of: topology.ringHash.littleEndian, toByteOffset: RequestFrame.ringHashOffset, as: UInt64.self)
+        bytes.storeBytes(
+            of: topology.epochs[request.slice].littleEndian,
+            toByteOffset: RequestFrame.epochOffset,
+            as: UInt32.self
+        )
         counts.pointee.forwarded += 1
-        outbox.send(to: .peer(peer)) { $0.append(request.bytes) }
+        outbox.send(to: .peer(peer)) { $0.append(UnsafeRawBufferPointer(bytes)) }
     }
 
     private mutating func park(_ id: UInt64, _ now: Instant) {
@@ -385,38 +377,36 @@ package struct DataPlane: ~Copyable {
         context: Context,
         outbox: inout Outbox
     ) {
-        request.bytes.withUnsafeBytes { raw in
-            let body = UnsafeRawBufferPointer(rebasing: raw[Frame.headerBytes...])
-            guard let frame = try? RequestFrame(body) else {
-                preconditionFailure("an own request cannot be read back")
-            }
-            let hash = KeyHash.hash(frame.key)
-            let index = shards.index(of: request.slice)
-            let shard = shards.lock(index)
-            let execution = shard.pointee.execute(
-                frame,
-                hash: hash,
-                origin: Origin(worker: worker, link: 0, id: id),
-                context: context,
-                outbox: &outbox
-            )
-            switch execution {
-            case .done(let outcome):
-                finish(id, ReplyView(outcome))
-                shards.unlock(index)
-            case .flushed:
-                shards.unlock(index)
-                finish(id, ReplyView(.flushed))
-            case .busy:
-                shards.unlock(index)
-                finish(id, ReplyView(.busy))
-            case .pending:
-                shards.unlock(index)
-                requests[id]?.state = .executing
-            case .elsewhere(let hint):
-                shards.unlock(index)
-                forward(id, to: hint, context: context, outbox: &outbox)
-            }
+        let body = UnsafeRawBufferPointer(rebasing: request.bytes[Frame.headerBytes...])
+        guard let frame = try? RequestFrame(body) else {
+            preconditionFailure("an own request cannot be read back")
+        }
+        let hash = KeyHash.hash(frame.key)
+        let index = shards.index(of: request.slice)
+        let shard = shards.lock(index)
+        let execution = shard.pointee.execute(
+            frame,
+            hash: hash,
+            origin: Origin(worker: worker, link: 0, id: id),
+            context: context,
+            outbox: &outbox
+        )
+        switch execution {
+        case .done(let outcome):
+            finish(id, ReplyView(outcome))
+            shards.unlock(index)
+        case .flushed:
+            shards.unlock(index)
+            finish(id, ReplyView(.flushed))
+        case .busy:
+            shards.unlock(index)
+            finish(id, ReplyView(.busy))
+        case .pending:
+            shards.unlock(index)
+            requests[id]?.state = .executing
+        case .elsewhere(let hint):
+            shards.unlock(index)
+            forward(id, to: hint, context: context, outbox: &outbox)
         }
     }
 
@@ -493,15 +483,10 @@ package struct DataPlane: ~Copyable {
         guard let request = requests.remove(id) else { return }
         let session = request.session
         if request.isOrdered { session.ended(request.slice) }
-        request.bytes.withUnsafeBytes { raw in
-            let body = UnsafeRawBufferPointer(rebasing: raw[Frame.headerBytes...])
-            guard let frame = try? RequestFrame(body) else {
-                preconditionFailure("an own request cannot be read back")
-            }
-            count(reply, request.format)
-            guard let place = request.place, !session.isGone else { return }
+        count(reply, request.format)
+        if let place = request.place, !session.isGone {
             equip(session)
-            session.fill(place) { request.format.write(frame.key, reply, timedOut: timedOut, to: &$0) }
+            session.fill(place) { request.format.write(request.key, reply, timedOut: timedOut, to: &$0) }
         }
         resume(session)
         while requests.count < configuration.requestsMax, let waiting = starved.popLast() { resume(waiting) }
@@ -539,6 +524,13 @@ package struct DataPlane: ~Copyable {
         for session in touched { session.isListed = false }
         defer { touched = [] }
         return touched
+    }
+
+    /// Takes the first of the sessions that the shell must look at; nil where there is none.
+    package mutating func takeNextTouched() -> ClientSession? {
+        guard let session = touched.popLast() else { return nil }
+        session.isListed = false
+        return session
     }
 
     // MARK: - Requests from other nodes

@@ -20,8 +20,8 @@ struct PendingRequest {
     var format: ReplyFormat
     var slice: Int
     var verb: RequestFrame.Verb
-    /// The request as a frame.
-    var bytes: [UInt8]
+    /// The request as a frame, in the table's memory: good until another request is inserted after this one has left.
+    var bytes = UnsafeMutableRawBufferPointer(start: nil, count: 0)
     var state: RequestState
     var since: Instant
     var deadline: Instant
@@ -37,7 +37,6 @@ struct PendingRequest {
         format: ReplyFormat,
         slice: Int,
         verb: RequestFrame.Verb,
-        bytes: [UInt8],
         state: RequestState,
         since: Instant,
         deadline: Instant
@@ -47,11 +46,13 @@ struct PendingRequest {
         self.format = format
         self.slice = slice
         self.verb = verb
-        self.bytes = bytes
         self.state = state
         self.since = since
         self.deadline = deadline
     }
+
+    /// The key of the request.
+    var key: UnsafeRawBufferPointer { RequestFrame.key(inFrame: UnsafeRawBufferPointer(bytes)) }
 
     /// Whether the asked node has been silent for so long that another holder is believed instead.
     func isOverdue(_ now: Instant) -> Bool {
@@ -60,21 +61,38 @@ struct PendingRequest {
 }
 
 /// Requests by number. A number names a row and how often the row has been used, so that a late answer finds nothing.
-struct RequestTable {
-    private struct Row {
+///
+/// Rows and their frames are used again and again: in its steady state the table allocates nothing.
+struct RequestTable: ~Copyable {
+    /// Room for a frame that a row keeps between two requests, in bytes.
+    static let frameBytesKept = 1024
+
+    private struct Row: ~Copyable {
         var use: UInt32 = 1
         var request: PendingRequest?
+        var frame = ByteBuffer(capacity: 256)
     }
 
-    private var rows: [Row] = []
+    private var rows: UnsafeMutablePointer<Row>
+    private var rowCapacity = 16
+    private var rowCount = 0
     private var free: [Int] = []
     private(set) var count = 0
+
+    init() {
+        rows = .allocate(capacity: rowCapacity)
+    }
+
+    deinit {
+        rows.deinitialize(count: rowCount)
+        rows.deallocate()
+    }
 
     var isEmpty: Bool { count == 0 }
 
     /// The number that `insert` gives next.
     var nextIdentifier: UInt64 {
-        guard let row = free.last else { return identifier(rows.count, 1) }
+        guard let row = free.last else { return identifier(rowCount, 1) }
         return identifier(row, rows[row].use)
     }
 
@@ -82,24 +100,41 @@ struct RequestTable {
     var identifiers: [UInt64] {
         var all: [UInt64] = []
         all.reserveCapacity(count)
-        for (index, row) in rows.enumerated() where row.request != nil { all.append(identifier(index, row.use)) }
+        for index in 0..<rowCount where rows[index].request != nil { all.append(identifier(index, rows[index].use)) }
         return all
     }
 
-    mutating func insert(_ request: PendingRequest) -> UInt64 {
+    /// Keeps a request and its frame.
+    mutating func insert(_ request: PendingRequest, frame: RequestFrame) -> UInt64 {
         count += 1
+        let index: Int
         if let row = free.popLast() {
-            rows[row].request = request
-            return identifier(row, rows[row].use)
+            index = row
+        } else {
+            if rowCount == rowCapacity { grow() }
+            (rows + rowCount).initialize(to: Row())
+            index = rowCount
+            rowCount += 1
         }
-        rows.append(Row(request: request))
-        return identifier(rows.count - 1, 1)
+        let row = rows + index
+        row.pointee.frame.removeAll(shrinkingTo: Self.frameBytesKept)
+        frame.append(to: &row.pointee.frame)
+        row.pointee.request = request
+        row.pointee.request?.bytes = row.pointee.frame.mutableBytes
+        return identifier(index, row.pointee.use)
+    }
+
+    private mutating func grow() {
+        let replacement = UnsafeMutablePointer<Row>.allocate(capacity: rowCapacity * 2)
+        replacement.moveInitialize(from: rows, count: rowCount)
+        rows.deallocate()
+        rows = replacement
+        rowCapacity *= 2
     }
 
     mutating func remove(_ id: UInt64) -> PendingRequest? {
         guard let row = row(of: id) else { return nil }
-        let request = rows[row].request
-        rows[row].request = nil
+        let request = rows[row].request.take()
         rows[row].use &+= 1
         free.append(row)
         count -= 1
@@ -118,16 +153,20 @@ struct RequestTable {
             guard let row = row(of: id) else { return nil }
             return rows[row].request
         }
-        set {
-            guard let row = row(of: id) else { return }
-            precondition(newValue != nil, "a request leaves by remove")
-            rows[row].request = newValue
+        _modify {
+            guard let row = row(of: id) else {
+                var none: PendingRequest?
+                yield &none
+                return
+            }
+            yield &rows[row].request
+            precondition(rows[row].request != nil, "a request leaves by remove")
         }
     }
 
     private func row(of id: UInt64) -> Int? {
         let row = Int(id & 0xffff_ffff)
-        guard row < rows.count, rows[row].use == UInt32(id >> 32), rows[row].request != nil else { return nil }
+        guard row < rowCount, rows[row].use == UInt32(id >> 32), rows[row].request != nil else { return nil }
         return row
     }
 

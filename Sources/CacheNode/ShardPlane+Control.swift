@@ -603,7 +603,10 @@ extension ShardPlane {
 
     /// Visits every slice that this node serves, or has a claim on from a cut over.
     package func claims(_ visit: (Int) -> Void) {
-        for local in 0..<slices.count where servedEpochs[local] != 0 || roles[local].isHolder {
+        for local in 0..<slices.count {
+            if servedEpochs[local] == 0 {
+                guard case .holder = roles[local] else { continue }
+            }
             visit(slices.lowerBound + local)
         }
     }

@@ -81,7 +81,7 @@ package struct ShardPlane: ~Copyable {
     var copyCounts: [UInt32: Int] = [:]
     /// How many learners all slices teach.
     package internal(set) var learnerCount = 0
-    /// Rises with every change that a census would show.
+    /// Rises with every change of a role or a stream, and so with all that a census would show.
     var revision: UInt64 = 1
     var lastCensus: (revision: UInt64, topology: UInt64, copiesWanted: Int, census: Census)?
     /// What is known of each peer: the session of the promises to it, and whether every connection to it works.
@@ -224,9 +224,9 @@ package struct ShardPlane: ~Copyable {
         )
         let (outcome, change) = store.apply(operation, version: version, now: context.now)
         guard change != .none, level == Service.replicated.rawValue else { return .done(outcome) }
-        let isWaited = emit(slice, outbox: &outbox) { shard, buffer in
+        let isWaited = emit(slice, outbox: &outbox) { store, buffer in
             // A stored item whose expiry is this very second is gone again already.
-            if change == .stored, let item = shard.store.peek(hash: hash, key: frame.key, now: context.now) {
+            if change == .stored, let item = store.peek(hash: hash, key: frame.key, now: context.now) {
                 item.append(to: &buffer)
                 return .stored
             }
@@ -295,31 +295,47 @@ package struct ShardPlane: ~Copyable {
     mutating func emit(
         _ slice: Int,
         outbox: inout Outbox,
-        _ write: (borrowing ShardPlane, inout ByteBuffer) -> EntryFrame.Kind
+        _ write: (borrowing Shard, inout ByteBuffer) -> EntryFrame.Kind
     ) -> Bool {
-        let local = slice - slices.lowerBound
-        roles[local].holder.position += 1
-        let position = roles[local].holder.position
+        Self.emit(slice, of: &roles[slice - slices.lowerBound].holder, store, outbox: &outbox, write)
+    }
+
+    /// Takes the holder's state out of its slice's role once, and not for every word of it.
+    private static func emit(
+        _ slice: Int,
+        of holder: inout Holder,
+        _ store: borrowing Shard,
+        outbox: inout Outbox,
+        _ write: (borrowing Shard, inout ByteBuffer) -> EntryFrame.Kind
+    ) -> Bool {
+        holder.position += 1
         var isWaited = false
-        // The payload is written once; what differs between streams stands before it.
-        var payload = ByteBuffer(capacity: 512)
-        let kind = write(self, &payload)
-        for index in roles[local].holder.streams.indices {
-            let stream = roles[local].holder.streams[index]
-            guard stream.isFlowing else { continue }
-            roles[local].holder.streams[index].next += 1
-            isWaited = isWaited || stream.isRequired
-            outbox.send(to: .peer(stream.peer)) {
+        // The payload is written once, into the first frame; the others copy it. What differs stands before it.
+        var payload: Range<Int>?
+        var kind = EntryFrame.Kind.stored
+        for index in holder.streams.indices {
+            guard holder.streams[index].isFlowing else { continue }
+            let sequence = holder.streams[index].next
+            holder.streams[index].next += 1
+            isWaited = isWaited || holder.streams[index].isRequired
+            outbox.send(to: .peer(holder.streams[index].peer)) { buffer in
                 let start = EntryFrame.begin(
                     slice: slice,
-                    stream: stream.id,
-                    sequence: stream.next,
-                    position: position,
+                    stream: holder.streams[index].id,
+                    sequence: sequence,
+                    position: holder.position,
                     kind: kind,
-                    in: &$0
+                    in: &buffer
                 )
-                $0.append(payload.bytes)
-                Frame.end(start, in: &$0)
+                if let payload {
+                    buffer.appendOwn(payload)
+                } else {
+                    let first = buffer.count
+                    kind = write(store, &buffer)
+                    EntryFrame.replaceKind(kind, before: first, in: &buffer)
+                    payload = first..<buffer.count
+                }
+                Frame.end(start, in: &buffer)
             }
         }
         return isWaited
@@ -362,18 +378,10 @@ package struct ShardPlane: ~Copyable {
     ) {
         let slice = acknowledgement.slice
         let local = slice - slices.lowerBound
-        guard case .holder(let holder) = roles[local], let index = holder.stream(to: peer),
-            holder.streams[index].id == acknowledgement.stream
+        guard case .holder = roles[local],
+            let (index, state) = Self.take(acknowledgement, from: peer, in: &roles[local].holder)
         else { return }
-        roles[local].holder.streams[index].acknowledged = max(
-            roles[local].holder.streams[index].acknowledged,
-            acknowledgement.sequence
-        )
-        roles[local].holder.streams[index].acknowledgedPosition = max(
-            roles[local].holder.streams[index].acknowledgedPosition,
-            acknowledgement.position
-        )
-        switch holder.streams[index].state {
+        switch state {
         case .copying(_, _, let awaiting) where acknowledgement.sequence >= awaiting:
             sendSnapshot(slice, stream: index, context: context, outbox: &outbox)
         case .finishing(let last) where acknowledgement.sequence >= last:
@@ -386,6 +394,24 @@ package struct ShardPlane: ~Copyable {
         }
         complete(slice, context: context, outbox: &outbox)
         finishCutOver(local, context: context, outbox: &outbox)
+    }
+
+    /// Notes what a copy has applied. Returns which stream that was, and its state; nil where it is none of the
+    /// holder's.
+    private static func take(
+        _ acknowledgement: AcknowledgementFrame,
+        from peer: PeerNumber,
+        in holder: inout Holder
+    ) -> (index: Int, state: OutStream.State)? {
+        guard let index = holder.stream(to: peer), holder.streams[index].id == acknowledgement.stream else {
+            return nil
+        }
+        holder.streams[index].acknowledged = max(holder.streams[index].acknowledged, acknowledgement.sequence)
+        holder.streams[index].acknowledgedPosition = max(
+            holder.streams[index].acknowledgedPosition,
+            acknowledgement.position
+        )
+        return (index, holder.streams[index].state)
     }
 
     mutating func enterSync(_ slice: Int, stream index: Int, outbox: inout Outbox) {
@@ -401,19 +427,30 @@ package struct ShardPlane: ~Copyable {
     /// Answers what every copy that counts has. Only under a valid lease: or an answer could come after a takeover.
     mutating func complete(_ slice: Int, context: Context, outbox: inout Outbox) {
         let local = slice - slices.lowerBound
-        guard context.mayServe, case .holder(let holder) = roles[local], !holder.pending.isEmpty,
-            holder.phase.isServing
-        else { return }
+        guard context.mayServe, case .holder = roles[local] else { return }
+        pendingCount -= Self.complete(&roles[local].holder, &counters, context: context, outbox: &outbox)
+    }
+
+    /// Returns how many writes were answered.
+    private static func complete(
+        _ holder: inout Holder,
+        _ counters: inout Counters,
+        context: Context,
+        outbox: inout Outbox
+    ) -> Int {
+        guard !holder.pending.isEmpty, holder.phase.isServing else { return 0 }
         let acknowledged = holder.acknowledgedPosition
-        while let first = roles[local].holder.pending.first, first.position <= acknowledged {
-            _ = roles[local].holder.pending.removeFirst()
-            pendingCount -= 1
+        var count = 0
+        while let position = holder.pending.first?.position, position <= acknowledged {
+            let first = holder.pending.removeFirst()
+            count += 1
             counters.longestPauseNanoseconds = max(
                 counters.longestPauseNanoseconds,
                 context.now.instant.nanoseconds(since: first.since)
             )
             outbox.completions.append(Outbox.Completion(origin: first.origin, reply: first.reply))
         }
+        return count
     }
 
     /// The next batch of a slice's content, or its end.

@@ -104,6 +104,15 @@ public struct ByteBuffer: ~Copyable {
         used &+= added
     }
 
+    /// Appends bytes that the buffer holds already.
+    @inlinable
+    public mutating func appendOwn(_ range: Range<Int>) {
+        precondition(range.lowerBound >= 0 && range.upperBound <= count, "no bytes \(range) among \(count)")
+        if capacity &- count < range.count { grow(range.count) }
+        (base + count).copyMemory(from: base + range.lowerBound, byteCount: range.count)
+        used &+= range.count
+    }
+
     @inlinable
     public mutating func append(_ source: [UInt8]) {
         source.withUnsafeBytes { append($0) }

@@ -1,32 +1,40 @@
 /// Reads what another node wrote: every length is checked before it is used, and what does not fit is an error.
+///
+/// Inlinable, since a generic function of another module that is not looks up its types at every call.
 public struct ByteReader {
     public let bytes: UnsafeRawBufferPointer
     /// Where the next read starts.
-    public private(set) var offset: Int
+    @inlinable
+    public var offset: Int { position }
+    @usableFromInline var position: Int
 
     /// `bytes` must outlive the reader.
+    @inlinable
     public init(_ bytes: UnsafeRawBufferPointer) {
         self.bytes = bytes
-        self.offset = 0
+        self.position = 0
     }
 
     /// How many bytes are left.
-    public var remaining: Int { bytes.count - offset }
+    @inlinable
+    public var remaining: Int { bytes.count &- position }
 
+    @inlinable
     public mutating func integer<Integer: FixedWidthInteger>(
         _ type: Integer.Type = Integer.self
     ) throws(MalformedBytes) -> Integer {
         let size = MemoryLayout<Integer>.size
         guard remaining >= size else { throw MalformedBytes() }
-        let value = bytes.loadUnaligned(fromByteOffset: offset, as: Integer.self)
-        offset += size
+        let value = bytes.loadUnaligned(fromByteOffset: position, as: Integer.self)
+        position &+= size
         return Integer(littleEndian: value)
     }
 
+    @inlinable
     public mutating func bytes(_ count: Int) throws(MalformedBytes) -> UnsafeRawBufferPointer {
         guard count >= 0, remaining >= count else { throw MalformedBytes() }
-        defer { offset += count }
-        return UnsafeRawBufferPointer(rebasing: bytes[offset..<(offset + count)])
+        defer { position &+= count }
+        return UnsafeRawBufferPointer(rebasing: bytes[position..<(position &+ count)])
     }
 
     /// Text with a length of one byte before it; not UTF-8 is an error.
@@ -40,6 +48,7 @@ public struct ByteReader {
 
 /// Bytes from another node that do not follow the protocol.
 public struct MalformedBytes: Error, Hashable {
+    @inlinable
     public init() {}
 }
 

@@ -157,7 +157,8 @@ final class ClientConnection: EventHandler {
             worker.close(self)
             return
         }
-        if session.wantsResume || (isReadable && mayRead) { worker.goOnLater(self) }
+        // Without room it waits for other nodes; their answers have it looked at again.
+        if session.wantsResume ? session.hasRoom : isReadable && mayRead { worker.goOnLater(self) }
     }
 
     /// Takes back what only a busy connection needs, if it has been silent since before `limit`.

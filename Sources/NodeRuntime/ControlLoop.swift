@@ -13,6 +13,8 @@ final class ControlLoop: LinkOwner {
     static let greetingMilliseconds: UInt64 = 5000
     /// How long accepting pauses where descriptors or memory ran out.
     static let acceptPauseMilliseconds: UInt64 = 100
+    /// How often at most the log says so.
+    static let acceptLogMilliseconds: UInt64 = 10_000
 
     let loop: EventLoop
     let hello: Hello
@@ -36,6 +38,8 @@ final class ControlLoop: LinkOwner {
     private var orders: [UInt64: @Sendable (OrderOutcome) -> Void] = [:]
     private var nextWorker = 0
     private var acceptAgainAt: Instant?
+    private var acceptLoggedAt: Instant?
+    private var memberListener: Registration?
     private var isClosing = false
     private var wereClientsOpened = false
     private var stopSignals = 0
@@ -66,6 +70,7 @@ final class ControlLoop: LinkOwner {
         )
         try watch(datagrams) { [unowned self] in receiveDatagrams() }
         try watch(clusterListener) { [unowned self] in acceptMembers() }
+        memberListener = registrations.last
     }
 
     /// Runs until the node has stopped. Returns why it failed, nil for an orderly end.
@@ -282,20 +287,38 @@ final class ControlLoop: LinkOwner {
     private func accept(from listener: Int32) -> Int32? {
         switch try? Socket.accept(from: listener) {
         case .connection(let descriptor, _): return descriptor
-        case .exhausted, nil:
-            // Out of descriptors or memory: the queue waits in the kernel for a while.
-            shared.acceptPauses.add(1, ordering: .relaxed)
-            acceptAgainAt = loop.now.instant.advanced(byMilliseconds: Self.acceptPauseMilliseconds)
-            for listener in clientListeners { loop.change(listener.registration, interest: []) }
+        case .exhausted(let error):
+            pauseAccepting("\(error)")
+            return nil
+        case nil:
+            pauseAccepting("a listener failed")
             return nil
         case .wouldBlock: return nil
         }
     }
 
+    /// Out of descriptors or memory: the queues wait in the kernel for a while. All of them, or whichever is watched
+    /// would wake the loop again at once.
+    private func pauseAccepting(_ reason: String) {
+        shared.acceptPauses.add(1, ordering: .relaxed)
+        let now = loop.now.instant
+        if acceptLoggedAt.map({ now.milliseconds(since: $0) >= Self.acceptLogMilliseconds }) ?? true {
+            acceptLoggedAt = now
+            observer.log(.acceptPaused(reason))
+        }
+        acceptAgainAt = now.advanced(byMilliseconds: Self.acceptPauseMilliseconds)
+        watchListeners([])
+    }
+
+    private func watchListeners(_ interest: Interest) {
+        for listener in clientListeners { loop.change(listener.registration, interest: interest) }
+        if let memberListener { loop.change(memberListener, interest: interest) }
+    }
+
     private func dropLateGreetings() {
         if let at = acceptAgainAt, at <= loop.now.instant {
             acceptAgainAt = nil
-            for listener in clientListeners { loop.change(listener.registration, interest: .readable) }
+            watchListeners(.readable)
         }
         for greeting in greetings.values
         where greeting.since.advanced(byMilliseconds: Self.greetingMilliseconds) <= loop.now.instant {
@@ -412,10 +435,26 @@ final class ControlLoop: LinkOwner {
                 Socket.close(descriptor)
                 continue
             }
-            // In turn, so that each worker has its share.
-            shared.workers[nextWorker].post(.client(descriptor))
-            nextWorker = (nextWorker + 1) % shared.workers.count
+            let worker = workerForClient()
+            worker.connections.add(1, ordering: .relaxed)
+            worker.post(.client(descriptor))
         }
+    }
+
+    /// The worker with the fewest clients, so that shares stay even when connections close; of equals, in turn.
+    private func workerForClient() -> WorkerPort {
+        var best = nextWorker % shared.workers.count
+        var fewest = Int.max
+        for offset in 0..<shared.workers.count {
+            let index = (nextWorker + offset) % shared.workers.count
+            let count = shared.workers[index].connections.load(ordering: .relaxed)
+            if count < fewest {
+                best = index
+                fewest = count
+            }
+        }
+        nextWorker = best + 1
+        return shared.workers[best]
     }
 
     private func closeClients() {

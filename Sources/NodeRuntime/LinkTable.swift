@@ -35,7 +35,8 @@ final class Link: EventHandler {
     let peer: PeerNumber
     let isOutgoing: Bool
     let descriptor: Int32
-    private unowned let table: LinkTable
+    /// Outlives its links: whoever has it closes all of them before it goes.
+    private unowned(unsafe) let table: LinkTable
     var registration: Registration?
     var output = TransmitBuffer(capacity: 4096)
     private var input = ByteBuffer(capacity: 4096)
@@ -153,12 +154,17 @@ final class Link: EventHandler {
 
 /// The links of one thread: one to every member, and those that members opened to it.
 final class LinkTable {
-    unowned let owner: any LinkOwner
+    /// Has the table, and so outlives it.
+    unowned(unsafe) let owner: any LinkOwner
     private var links: [UInt32: Link] = [:]
     private var outgoing: [PeerNumber: Link] = [:]
     private var topology: Topology?
     private var retryAt: [PeerNumber: Instant] = [:]
     private var dirty: [Link] = []
+    private var flushing: [Link] = []
+    /// Links to which frames went lately, by the bits of their target: most frames of a turn go to a few.
+    private var recent: [(target: Outbox.Target, link: Link)?] = Array(repeating: nil, count: recentCount)
+    private static let recentCount = 64
     private var counter: UInt32 = 0
     /// How long after a failure a member is called again.
     static let retryMilliseconds: UInt64 = 50
@@ -242,6 +248,7 @@ final class LinkTable {
         if let registration = link.registration { owner.loop.remove(registration) }
         Socket.close(link.descriptor)
         links[link.number] = nil
+        forgetRecent()
         guard link.isOutgoing else { return }
         outgoing[link.peer] = nil
         retryAt[link.peer] = owner.loop.now.instant.advanced(byMilliseconds: Self.retryMilliseconds)
@@ -251,14 +258,29 @@ final class LinkTable {
     /// Puts a frame on its way; it leaves with `flush`. A frame for a link that is gone is dropped: whoever needs its
     /// answer hears of the link's end.
     func send(_ bytes: UnsafeRawBufferPointer, to target: Outbox.Target) {
+        let index =
+            switch target {
+            case .peer(let peer): Int(peer.value) & (Self.recentCount / 2 - 1)
+            case .link(let number): Self.recentCount / 2 + Int(number) & (Self.recentCount / 2 - 1)
+            }
+        if let entry = recent[index], entry.target == target {
+            entry.link.output.buffer.append(bytes)
+            touch(entry.link)
+            return
+        }
         let link: Link?
         switch target {
         case .peer(let peer): link = outgoing[peer].flatMap { $0.isUp ? $0 : nil }
         case .link(let number): link = links[number]
         }
         guard let link else { return }
+        recent[index] = (target, link)
         link.output.buffer.append(bytes)
         touch(link)
+    }
+
+    private func forgetRecent() {
+        for index in recent.indices { recent[index] = nil }
     }
 
     /// Puts all frames of a turn on their way.
@@ -276,12 +298,13 @@ final class LinkTable {
 
     /// One send for each link that has something.
     func flush() {
-        let links = dirty
-        dirty.removeAll(keepingCapacity: true)
-        for link in links {
+        guard !dirty.isEmpty else { return }
+        swap(&dirty, &flushing)
+        for link in flushing {
             link.isDirty = false
             link.flush()
         }
+        flushing.removeAll(keepingCapacity: true)
     }
 
     /// Whether a link has something to send.

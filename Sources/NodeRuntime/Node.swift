@@ -23,6 +23,10 @@ package protocol NodeObserver: AnyObject, Sendable {
 package enum NodeEvent: Sendable {
     case control(ControlEvent)
     case drainRefused(String)
+    /// Connections wait to be accepted: descriptors or memory have run out.
+    case acceptPaused(String)
+    /// Fewer descriptors may be open than the allowed connections need.
+    case fewDescriptors(limit: Int, wanted: Int)
 }
 
 /// A node on its threads.
@@ -31,6 +35,9 @@ package final class Node: Sendable {
     private let workers: [ThreadHandle]
     private let control: ThreadHandle
     private let outcome: Outcome
+
+    /// Descriptors beside those of clients: links, listeners, files, HTTP.
+    private static let descriptorsReserved = 1024
 
     private final class Outcome: Sendable {
         struct State {
@@ -67,6 +74,9 @@ package final class Node: Sendable {
     /// Opens the sockets and starts the threads. Throws where a port is in use or a thread cannot be started.
     package init(_ configuration: RuntimeConfiguration, observer: any NodeObserver) throws(SystemError) {
         SignalWatcher.ignoreBrokenPipes()
+        let wanted = configuration.connectionsMax + Self.descriptorsReserved
+        let limit = Descriptors.raiseLimit(to: wanted)
+        if limit < wanted { observer.log(.fewDescriptors(limit: limit, wanted: wanted)) }
         let datagrams = try Socket.bindDatagrams(to: configuration.clusterListen)
         let listener = try Socket.listen(on: configuration.clusterListen)
         // The client port is opened when the node may serve; that it can be opened shows now.

@@ -27,6 +27,8 @@ final class RuntimeStatistics: StatisticsSource {
         facts.connectionsTotal = shared.connectionsTotal.load(ordering: .relaxed)
         facts.connectionsRejected = shared.connectionsRejected.load(ordering: .relaxed)
         facts.acceptPauses = shared.acceptPauses.load(ordering: .relaxed)
+        facts.idleTimeoutSeconds = UInt64(configuration.idleTimeoutSeconds)
+        facts.idleTimeouts = shared.idleTimeouts.load(ordering: .relaxed)
         facts.bytesRead = shared.bytesRead.load(ordering: .relaxed)
         facts.bytesWritten = shared.bytesWritten.load(ordering: .relaxed)
         facts.workers = UInt64(configuration.workers)
@@ -65,5 +67,8 @@ final class RuntimeStatistics: StatisticsSource {
             ("cut_overs_aborted", "\(census.cutOversAborted)"),
             ("writes_lost", "\(census.lostWrites)"),
         ]
+            + shared.workers.enumerated().map { index, worker in
+                ("worker_\(index)_connections", "\(worker.connections.load(ordering: .relaxed))")
+            }
     }
 }

@@ -57,6 +57,8 @@ final class WorkerPort: Sendable {
     /// The worker's counters, as of its last turn.
     let counters = CounterSlot()
     let turnedAt = Atomic<UInt64>(0)
+    /// Client connections that the worker has, or is about to get.
+    let connections = Atomic<Int>(0)
 
     init(waker: Waker) {
         self.waker = waker

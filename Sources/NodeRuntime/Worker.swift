@@ -114,7 +114,7 @@ final class Worker: LinkOwner {
         let didSleep = hasSlept(since: began)
         if didSleep { links.abandonAnswers() }
         while true {
-            for session in plane.pointee.takeTouched() {
+            while let session = plane.pointee.takeNextTouched() {
                 if let connection = ClientConnection.of(session) { touch(connection) }
             }
             guard !touched.isEmpty else { break }
@@ -234,7 +234,7 @@ final class Worker: LinkOwner {
     private func open(_ descriptor: Int32) {
         guard !isDraining else {
             Socket.close(descriptor)
-            shared.connections.subtract(1, ordering: .relaxed)
+            left()
             return
         }
         let connection = ClientConnection(
@@ -255,8 +255,14 @@ final class Worker: LinkOwner {
             if sweepAt == .distantFuture { sweepAt = loop.now.instant.advanced(byMilliseconds: Self.sweepMilliseconds) }
         } catch {
             Socket.close(descriptor)
-            shared.connections.subtract(1, ordering: .relaxed)
+            left()
         }
+    }
+
+    /// One connection less.
+    private func left() {
+        shared.connections.subtract(1, ordering: .relaxed)
+        port.connections.subtract(1, ordering: .relaxed)
     }
 
     func receive(_ bytes: UnsafeRawBufferPointer, _ session: ClientSession) -> Int {
@@ -288,7 +294,7 @@ final class Worker: LinkOwner {
             connections[connection.position] = last
             last.position = connection.position
         }
-        shared.connections.subtract(1, ordering: .relaxed)
+        left()
     }
 
     /// Looks at all connections: who has been silent for too long, and who has been idle for a while.

@@ -116,6 +116,11 @@ package struct EntryFrame {
         return start
     }
 
+    /// Changes the kind of an entry whose payload starts at `payload`.
+    package static func replaceKind(_ kind: Kind, before payload: Int, in buffer: inout ByteBuffer) {
+        buffer.replaceInteger(at: payload - 1, with: kind.rawValue)
+    }
+
     package init(_ body: UnsafeRawBufferPointer) throws(MalformedBytes) {
         var reader = ByteReader(body)
         slice = try reader.slice()

@@ -115,6 +115,14 @@ package struct RequestFrame {
         if verb == .flush, unique >= UInt64(Slice.count) { throw MalformedBytes() }
     }
 
+    /// The key in an encoded frame of this node's own making.
+    package static func key(inFrame frame: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+        // Behind id, ring hash, epoch, verb, flags, exptime, unique and delta.
+        let offset = Frame.headerBytes + 8 + 8 + 4 + 1 + 4 + 8 + 8 + 8
+        let length = Int(frame[offset])
+        return UnsafeRawBufferPointer(rebasing: frame[(offset + 1)..<(offset + 1 + length)])
+    }
+
     /// Where `id` and, after it, the ring hash and the epoch stand in an encoded frame, so that a retry can patch them.
     package static let idOffset = Frame.headerBytes
     package static let ringHashOffset = Frame.headerBytes + 8

@@ -22,14 +22,21 @@
 
 /// A node's own short number for one life (id and generation) of a member; 0 is nobody. Never reused in a process.
 package struct PeerNumber: Hashable, Comparable, Sendable {
-    package var value: UInt32
+    @usableFromInline package var value: UInt32
 
+    @inlinable
     package init(_ value: UInt32) {
         self.value = value
     }
 
-    package static let none = PeerNumber(0)
+    @inlinable
+    package static var none: PeerNumber { PeerNumber(0) }
 
+    // By hand, so that comparisons in other modules are inlined: loops over all slices are made of them.
+    @inlinable
+    package static func == (left: PeerNumber, right: PeerNumber) -> Bool { left.value == right.value }
+
+    @inlinable
     package static func < (left: PeerNumber, right: PeerNumber) -> Bool { left.value < right.value }
 }
 

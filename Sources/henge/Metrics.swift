@@ -38,6 +38,16 @@ enum Metrics {
             "Client connections refused for --max-connections.",
             process.connectionsRejected
         )
+        page.counter(
+            "henge_accept_pauses_total",
+            "Times that accepting paused because descriptors or memory had run out.",
+            process.acceptPauses
+        )
+        page.counter(
+            "henge_idle_timeouts_total",
+            "Clients disconnected for their silence, --idle-timeout.",
+            process.idleTimeouts
+        )
         page.counter("memcached_read_bytes_total", "Bytes from clients.", process.bytesRead)
         page.counter("memcached_written_bytes_total", "Bytes to clients.", process.bytesWritten)
         page.family("memcached_commands_total", "counter", "Commands of this node's clients, by command and result.")

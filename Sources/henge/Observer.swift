@@ -68,6 +68,13 @@ final class Observer: NodeObserver {
     func log(_ event: NodeEvent) {
         switch event {
         case .drainRefused(let reason): logger.warning("not drained before the stop", metadata: ["reason": "\(reason)"])
+        case .acceptPaused(let reason):
+            logger.warning("accepting no connections for a moment", metadata: ["reason": "\(reason)"])
+        case .fewDescriptors(let limit, let wanted):
+            logger.warning(
+                "the limit of open files is below max-connections: raise LimitNOFILE or ulimit -n",
+                metadata: ["limit": "\(limit)", "wanted": "\(wanted)"]
+            )
         case .control(let event): log(event)
         }
     }

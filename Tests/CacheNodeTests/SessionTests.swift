@@ -118,6 +118,70 @@ import Testing
         #expect(answers == asked * ("VALUE a 0 100000\r\n\r\nEND\r\n".count + 100_000))
     }
 
+    /// Gives a session bytes once; how many it took.
+    private func receive(_ text: String, _ client: TestClient) -> Int {
+        Array(text.utf8).withUnsafeBytes {
+            client.worker.plane.receive(
+                $0,
+                session: client.session,
+                context: client.worker.context,
+                outbox: &client.worker.outbox
+            )
+        }
+    }
+
+    @Test func `one client takes a bounded share of a turn`() {
+        let client = TestClient(TestWorker())
+        _ = client.ask("set a 0 0 1\r\nx\r\n")
+        let request = "get a\r\n"
+        let taken = receive(String(repeating: request, count: 10_000), client) / request.utf8.count
+        #expect(taken >= DataPlane.keysPerTurnMax && taken < DataPlane.keysPerTurnMax + BatchKey.countMax)
+        #expect(client.session.wantsResume)
+        #expect(client.take() == String(repeating: "VALUE a 0 1\r\nx\r\nEND\r\n", count: taken))
+    }
+
+    @Test func `a get of very many keys is answered whole and in its place`() {
+        let client = TestClient(TestWorker())
+        for key in ["a", "b"] { _ = client.ask("set \(key) 0 0 1\r\n\(key)\r\n") }
+        let values = "VALUE a 0 1\r\na\r\nVALUE b 0 1\r\nb\r\n"
+        for count in [1, 15, 16, 17, 511, 512, 513, 4000] {
+            let line = "get" + String(repeating: " a missing  b", count: count) + "\r\n"
+            let hears = client.ask("get a\r\n" + line + "gets nothing here\r\n" + line)
+            let long = String(repeating: values, count: count) + "END\r\n"
+            #expect(hears == "VALUE a 0 1\r\na\r\nEND\r\n" + long + "END\r\n" + long, "\(count)")
+            #expect(client.untaken == 0)
+        }
+    }
+
+    @Test func `large answers to one get are written as the client takes them`() {
+        let client = TestClient(TestWorker())
+        let value = String(repeating: "v", count: 50_000)
+        _ = client.ask("set a 0 0 50000\r\n\(value)\r\n")
+        client.send("get" + String(repeating: " a", count: 100) + "\r\nversion\r\n")
+        var answers = ""
+        var rounds = 0
+        while client.untaken > 0, rounds < 1000 {
+            #expect(client.session.output.unsentBytes < ClientSession.outputBytesMax + 60_000)
+            answers += client.take()
+            client.pump()
+            rounds += 1
+        }
+        answers += client.take()
+        let each = "VALUE a 0 50000\r\n\(value)\r\n"
+        #expect(answers == String(repeating: each, count: 100) + "END\r\nVERSION 1.6.45\r\n")
+    }
+
+    @Test func `an idle session gives its room back`() {
+        let client = TestClient(TestWorker())
+        #expect(client.ask("set a 0 0 1\r\nx\r\nget a\r\n") == "STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n")
+        #expect(client.session.output.buffer.capacityBytes > 0)
+        client.worker.plane.reclaim(client.session)
+        #expect(client.session.output.buffer.capacityBytes == 0)
+        #expect(client.ask("get a\r\n") == "VALUE a 0 1\r\nx\r\nEND\r\n")
+        client.session.trim()
+        #expect(client.session.output.buffer.capacityBytes == 0)
+    }
+
     @Test func `what clients do is counted`() {
         let client = TestClient(TestWorker())
         client.send(says)
