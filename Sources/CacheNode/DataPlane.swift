@@ -195,6 +195,9 @@ package struct DataPlane: ~Copyable {
 
     package func isConnected(to peer: PeerNumber) -> Bool { connected.contains(peer) }
 
+    /// Requests that wait for copies, other nodes or a holder.
+    package var requestCount: Int { requests.count }
+
     // MARK: - Requests from clients
 
     /// Sends one request on its way. The answer is written by `format` into the session's row.

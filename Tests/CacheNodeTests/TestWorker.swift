@@ -168,12 +168,15 @@ final class TestClient {
     /// Lets the session take what it would not take before, as the shell does for sessions that were touched.
     func pump() {
         for _ in 0..<1000 {
+            let before = session.output.unsentBytes
             let consumed = input.withUnsafeBytes {
                 worker.plane.receive($0, session: session, context: worker.context, outbox: &worker.outbox)
             }
             input.removeFirst(consumed)
             let isResumed = worker.plane.takeTouched().contains { $0 === session && $0.wantsResume }
-            guard isResumed || (session.wantsResume && consumed > 0), !input.isEmpty else { return }
+            // A long multi-get is answered in part, and taken when it is answered whole.
+            let hasMoved = consumed > 0 || session.output.unsentBytes > before
+            guard isResumed || (session.wantsResume && hasMoved), !input.isEmpty else { return }
         }
         Issue.record("a session that never ends")
     }

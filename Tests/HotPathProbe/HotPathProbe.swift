@@ -138,6 +138,10 @@ private enum HotPathProbe {
             }
         }
         var failures = 0
+        if !doesCount() {
+            complain("the counters count nothing")
+            failures += 1
+        }
         for item in cases() {
             let bytes = Array(item.says.utf8)
             let rounds = max(100_000 / item.keys, 1)
@@ -153,6 +157,17 @@ private enum HotPathProbe {
             complain("\(failures) cases are not free of allocations and reference counting")
             exit(1)
         }
+    }
+
+    /// Whether what allocates, and what is copied by reference, shows: a probe that never fails is none.
+    private static func doesCount() -> Bool {
+        var kept: [ClientSession] = []
+        kept.reserveCapacity(8)
+        ccounting_start()
+        let session = ClientSession(token: 0, itemBytesMax: 1024)
+        for _ in 0..<4 { kept.append(session) }
+        let counts = ccounting_stop()
+        return counts.allocations >= 1 && counts.references >= 4 && kept.count == 4
     }
 
     private static func measure(
