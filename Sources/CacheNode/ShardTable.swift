@@ -16,7 +16,7 @@ package final class ShardTable: @unchecked Sendable {
     package let count: Int
     /// A slice's number shifted by this is its shard's.
     private let sliceShift: Int
-    private let shards: UnsafeMutablePointer<ShardPlane>
+    private let memory: UnsafeMutableRawPointer
     private let locks: (any ShardLocks)?
 
     /// `count` is a power of two; `memoryBytes` is shared evenly.
@@ -30,13 +30,13 @@ package final class ShardTable: @unchecked Sendable {
         self.count = count
         sliceShift = (Slice.count / count).trailingZeroBitCount
         self.locks = locks
-        shards = UnsafeMutablePointer<ShardPlane>.allocate(capacity: count)
+        memory = .allocate(byteCount: count * Self.strideBytes, alignment: Self.lineBytes)
         let size = Slice.count / count
         var each = store
         each.memoryBytes = store.memoryBytes / count
         each.tombstoneBytesMax = store.tombstoneBytesMax / count
         for index in 0..<count {
-            (shards + index).initialize(
+            (memory + index * Self.strideBytes).bindMemory(to: ShardPlane.self, capacity: 1).initialize(
                 to: ShardPlane(
                     index: index,
                     slices: (index * size)..<((index + 1) * size),
@@ -48,8 +48,20 @@ package final class ShardTable: @unchecked Sendable {
     }
 
     deinit {
-        shards.deinitialize(count: count)
-        shards.deallocate()
+        for index in 0..<count { shard(index).deinitialize(count: 1) }
+        memory.deallocate()
+    }
+
+    /// Two lines, since the processor fetches them in pairs.
+    private static let lineBytes = 128
+    /// Each shard begins on lines of its own, or workers in neighbouring shards would wait for each other's.
+    private static var strideBytes: Int {
+        (MemoryLayout<ShardPlane>.stride + lineBytes - 1) / lineBytes * lineBytes
+    }
+
+    @inline(__always)
+    private func shard(_ index: Int) -> UnsafeMutablePointer<ShardPlane> {
+        (memory + index &* Self.strideBytes).assumingMemoryBound(to: ShardPlane.self)
     }
 
     /// The shard that a slice is in.
@@ -58,7 +70,7 @@ package final class ShardTable: @unchecked Sendable {
     /// Locks a shard; `unlock` must follow in the same call.
     package func lock(_ index: Int) -> UnsafeMutablePointer<ShardPlane> {
         locks?.lock(index)
-        return shards + index
+        return shard(index)
     }
 
     package func unlock(_ index: Int) {

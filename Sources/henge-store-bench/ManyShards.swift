@@ -11,7 +11,7 @@ final class ManyShards: @unchecked Sendable {
 
     private let count: Int
     private let locks: LockArray
-    private let shards: UnsafeMutablePointer<Shard>
+    private let memory: UnsafeMutableRawPointer
     /// A stamp for each shard, a cache line apart.
     private let versions: UnsafeMutablePointer<UInt64>
     private let items: UInt64
@@ -23,22 +23,30 @@ final class ManyShards: @unchecked Sendable {
         count = threads * Self.shardsPerThread
         self.items = items
         locks = LockArray(count: count)
-        shards = .allocate(capacity: count)
+        memory = .allocate(byteCount: count * Self.strideBytes, alignment: Self.lineBytes)
         versions = .allocate(capacity: count * Self.versionStride)
         versions.initialize(repeating: 1, count: count * Self.versionStride)
-        let memory = roomBytes(items: items) / count
+        let memoryBytes = roomBytes(items: items) / count
         for index in 0..<count {
             let slices = index * Slice.count / count..<(index + 1) * Slice.count / count
-            shards.advanced(by: index).initialize(
-                to: Shard(slices: slices, configuration: StoreConfiguration(memoryBytes: memory))
+            (memory + index * Self.strideBytes).bindMemory(to: Shard.self, capacity: 1).initialize(
+                to: Shard(slices: slices, configuration: StoreConfiguration(memoryBytes: memoryBytes))
             )
         }
         work(seed: 0, operations: Int(items), inOrder: true)
     }
 
+    /// As in a node: each shard begins on lines of its own, or the threads would wait for each other's.
+    private static let lineBytes = 128
+    private static let strideBytes = (MemoryLayout<Shard>.stride + lineBytes - 1) / lineBytes * lineBytes
+
+    private func shard(_ index: Int) -> UnsafeMutablePointer<Shard> {
+        (memory + index * Self.strideBytes).assumingMemoryBound(to: Shard.self)
+    }
+
     deinit {
-        shards.deinitialize(count: count)
-        shards.deallocate()
+        for index in 0..<count { shard(index).deinitialize(count: 1) }
+        memory.deallocate()
         versions.deallocate()
     }
 
@@ -60,7 +68,7 @@ final class ManyShards: @unchecked Sendable {
             let index = Slice.index(of: hash) &* count / Slice.count
             locks.lock(index)
             versions[index &* Self.versionStride] &+= 1
-            _ = shards[index].apply(operation, version: versions[index &* Self.versionStride], now: now)
+            _ = shard(index).pointee.apply(operation, version: versions[index &* Self.versionStride], now: now)
             locks.unlock(index)
         }
         keys.deallocate()
