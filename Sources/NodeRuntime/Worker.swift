@@ -319,46 +319,54 @@ final class Worker: LinkOwner {
 
 /// A list of connections, without owning them: the worker does.
 final class ConnectionList {
-    private var items: UnsafeMutablePointer<Unmanaged<ClientConnection>>
-    private var capacity = 64
-    private var count = 0
+    /// In memory of its own, as in `ClientSession.State`.
+    private struct State {
+        var items: UnsafeMutablePointer<Unmanaged<ClientConnection>>
+        var capacity = 64
+        var count = 0
+    }
+
+    private let state: UnsafeMutablePointer<State>
 
     init() {
-        items = .allocate(capacity: capacity)
+        state = .allocate(capacity: 1)
+        state.initialize(to: State(items: .allocate(capacity: 64)))
     }
 
     deinit {
-        items.deallocate()
+        state.pointee.items.deallocate()
+        state.deallocate()
     }
 
-    var isEmpty: Bool { count == 0 }
+    var isEmpty: Bool { state.pointee.count == 0 }
 
     func append(_ connection: ClientConnection) {
-        if count == capacity {
-            let replacement = UnsafeMutablePointer<Unmanaged<ClientConnection>>.allocate(capacity: capacity * 2)
-            replacement.update(from: items, count: count)
-            items.deallocate()
-            items = replacement
-            capacity *= 2
+        let count = state.pointee.count
+        if count == state.pointee.capacity {
+            let replacement = UnsafeMutablePointer<Unmanaged<ClientConnection>>.allocate(capacity: count * 2)
+            replacement.update(from: state.pointee.items, count: count)
+            state.pointee.items.deallocate()
+            state.pointee.items = replacement
+            state.pointee.capacity = count * 2
         }
-        items[count] = .passUnretained(connection)
-        count += 1
+        state.pointee.items[count] = .passUnretained(connection)
+        state.pointee.count = count + 1
     }
 
     /// Takes all connections, oldest first; what `body` appends is taken too.
     func empty(_ body: (ClientConnection) -> Void) {
         var index = 0
-        while index < count {
-            items[index]._withUnsafeGuaranteedRef { body($0) }
+        while index < state.pointee.count {
+            state.pointee.items[index]._withUnsafeGuaranteedRef { body($0) }
             index += 1
         }
-        count = 0
+        state.pointee.count = 0
     }
 
     func exchange(with other: ConnectionList) {
-        swap(&items, &other.items)
-        swap(&capacity, &other.capacity)
-        swap(&count, &other.count)
+        let mine = state.pointee
+        state.pointee = other.state.pointee
+        other.state.pointee = mine
     }
 }
 

@@ -58,6 +58,13 @@ public final class EventLoop {
         var nextFree: Int
     }
 
+    private struct Table {
+        var slots: UnsafeMutablePointer<Slot>
+        var capacity = 64
+        var count = 0
+        var firstFree = -1
+    }
+
     /// The waker's token: no slot has this number.
     private static let wakerToken = UInt64.max
 
@@ -73,10 +80,8 @@ public final class EventLoop {
     private let epoll: Int32
     private let registrationsMax: Int
     private let events: UnsafeMutablePointer<clinux_event>
-    private var slots: UnsafeMutablePointer<Slot>
-    private var slotCapacity = 64
-    private var slotCount = 0
-    private var firstFree = -1
+    /// In memory of its own: a stored property of a class is checked for overlapping accesses each time.
+    private let table: UnsafeMutablePointer<Table>
     private var isRunning = false
     private var isDispatching = false
     /// Handlers that were removed while events are dispatched.
@@ -97,15 +102,37 @@ public final class EventLoop {
         self.epoll = epoll
         self.registrationsMax = registrationsMax
         self.events = .allocate(capacity: Self.eventsPerTurnMax)
-        self.slots = .allocate(capacity: slotCapacity)
+        self.table = .allocate(capacity: 1)
+        self.table.initialize(to: Table(slots: .allocate(capacity: 64)))
         self.now = SystemClock.read()
     }
 
     deinit {
         for index in 0..<slotCount { slots[index].handler?.release() }
         slots.deallocate()
+        table.deallocate()
         events.deallocate()
         Glibc.close(epoll)
+    }
+
+    private var slots: UnsafeMutablePointer<Slot> {
+        get { table.pointee.slots }
+        set { table.pointee.slots = newValue }
+    }
+
+    private var slotCapacity: Int {
+        get { table.pointee.capacity }
+        set { table.pointee.capacity = newValue }
+    }
+
+    private var slotCount: Int {
+        get { table.pointee.count }
+        set { table.pointee.count = newValue }
+    }
+
+    private var firstFree: Int {
+        get { table.pointee.firstFree }
+        set { table.pointee.firstFree = newValue }
     }
 
     /// Runs until `stop`. The first turn comes at once; each later one when there were events, a wake-up, or the
