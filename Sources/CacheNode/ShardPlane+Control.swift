@@ -285,13 +285,6 @@ extension ShardPlane {
                 if holder.streams[index].isInSync { continue }
                 isComplete = false
                 isLearning = true
-                // All was acknowledged while the peer could not be reached.
-                if case .finishing(let last) = holder.streams[index].state, isReachable,
-                    holder.streams[index].acknowledged >= last
-                {
-                    enterSync(slice, stream: index, outbox: &outbox)
-                    isDeferred = true
-                }
                 continue
             }
             isComplete = false
@@ -425,6 +418,12 @@ extension ShardPlane {
                 case .adopting(let since)
                 where since.advanced(byMilliseconds: writeDeadlineMilliseconds) <= context.now.instant:
                     lateness.late.insert(stream.peer)
+                case .finishing(let last) where stream.acknowledged >= last:
+                    // All was acknowledged while the peer could not be reached. Not the walk's work: learners that wait
+                    // for this use up its budget.
+                    if let index = roles[local].holder.stream(to: stream.peer) {
+                        enterSync(slices.lowerBound + local, stream: index, outbox: &outbox)
+                    }
                 default:
                     break
                 }

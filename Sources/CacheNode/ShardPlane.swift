@@ -485,6 +485,7 @@ package struct ShardPlane: ~Copyable {
         let marks = marks(of: slice)
         let last = emit(slice, stream: index, kind: .snapshotEnd, outbox: &outbox) { marks.append(to: &$0) }
         roles[local].holder.streams[index].state = .finishing(last: last)
+        refreshService(local)
     }
 
     func marks(of slice: Int) -> SliceMarks {
@@ -522,7 +523,7 @@ package struct ShardPlane: ~Copyable {
         case .holder(let holder):
             learners = holder.streams.reduce(into: 0) { $0 += $1.isLearning ? 1 : 0 }
             if holder.phase.isServing { servedEpoch = holder.epoch }
-            isTimed = holder.streams.contains { $0.hasDeadline }
+            isTimed = holder.streams.contains { $0.isTimed }
             if case .draining = holder.phase { isTimed = true }
             switch holder.phase {
             case .claiming, .suspended: level = .none

@@ -101,11 +101,12 @@ package struct OutStream {
         if case .inSync = state { true } else { false }
     }
 
-    /// Whether something must come from the peer by a certain time.
-    package var hasDeadline: Bool {
+    /// Whether the clock has to look at it: something must come from the peer by a certain time, or the peer has learned
+    /// everything and comes into sync as soon as it can be reached.
+    package var isTimed: Bool {
         switch state {
-        case .offered, .adopting: true
-        case .copying, .finishing, .inSync: false
+        case .offered, .finishing, .adopting: true
+        case .copying, .inSync: false
         }
     }
 

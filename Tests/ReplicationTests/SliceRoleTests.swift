@@ -35,7 +35,7 @@ import Testing
         #expect(streams.map(\.isFlowing) == [false, true, true, true, true])
         #expect(streams.map(\.isLearning) == [true, true, true, false, false])
         #expect(streams.map(\.isInSync) == [false, false, false, true, false])
-        #expect(streams.map(\.hasDeadline) == [true, false, false, false, true])
+        #expect(streams.map(\.isTimed) == [true, false, true, false, true])
     }
 
     @Test func `a role is changed in place`() {
