@@ -280,7 +280,6 @@ extension ShardPlane {
         var isLearning = false
         var isDeferred = false
         for peer in wanted where peer != topology.own && peer != .none {
-            let isReachable = peers[peer]?.isReachable == true
             if let index = holder.stream(to: peer) {
                 if holder.streams[index].isInSync { continue }
                 isComplete = false
@@ -288,7 +287,7 @@ extension ShardPlane {
                 continue
             }
             isComplete = false
-            guard isReachable else { continue }
+            guard peers[peer]?.isReachable == true else { continue }
             guard budget > 0, holder.retryAt <= context.now.instant else {
                 isDeferred = true
                 continue

@@ -177,6 +177,24 @@ import Testing
         #expect(cluster.isInSync(1))
     }
 
+    @Test func `a learner whose last word came while it could not be reached is in sync after the next turn`() throws {
+        let cluster = TestCluster(2)
+        cluster.startEmpty(0, epoch: 1)
+        cluster.walk(0, wanted: [0, 1])
+        cluster.setPeer(cluster.nodes[0], cluster.nodes[1], isReachable: false)
+        try cluster.run()
+        cluster.advance(0)
+        #expect(cluster.network.isEmpty)
+        #expect(!cluster.isInSync(1))
+        #expect(cluster.look(0) { $0.learnerCount } == 1)
+        cluster.setPeer(cluster.nodes[0], cluster.nodes[1], isReachable: true)
+        // Without a walk: learners that wait for this can use up its budget.
+        cluster.advance(0)
+        try cluster.run()
+        #expect(cluster.isInSync(1))
+        #expect(cluster.look(0) { $0.learnerCount } == 0)
+    }
+
     @Test func `an empty slice begins with nothing that was seen in it before`() throws {
         let cluster = TestCluster(1)
         cluster.plant(0, keys[0], "of the past", version: 7)
