@@ -12,6 +12,7 @@
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -84,6 +85,14 @@ unsigned long long clinux_eventfd_take(int descriptor) {
 
 int clinux_accept(int listener, void *address, unsigned int *length) {
     return accept4(listener, (struct sockaddr *)address, length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
+long clinux_receive(int descriptor, void *bytes, unsigned long count) {
+    return syscall(SYS_recvfrom, descriptor, bytes, count, 0, NULL, NULL);
+}
+
+long clinux_send(int descriptor, const void *bytes, unsigned long count) {
+    return syscall(SYS_sendto, descriptor, bytes, count, MSG_NOSIGNAL, NULL, 0);
 }
 
 int clinux_receive_datagrams(int descriptor, struct clinux_datagram *datagrams, unsigned int count) {

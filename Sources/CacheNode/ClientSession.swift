@@ -44,6 +44,12 @@ package final class ClientSession {
             self.parser = parser
         }
 
+        /// Whether nothing of the client's waits or is to be sent, and more input can be taken now.
+        var isAtRest: Bool {
+            placeCount == 0 && outstandingCount == 0 && remainder.length == 0 && output.isEmpty && !wantsResume
+                && !waitsForRequest && !isClosing
+        }
+
         /// Whether more input can be taken now.
         var hasRoom: Bool {
             placeCount < ClientSession.placesMax && output.unsentBytes < ClientSession.outputBytesMax

@@ -47,6 +47,40 @@ struct BatchKey {
     }
 }
 
+extension BatchKey {
+    /// A request of another node, of which only the memory matters that it will read.
+    init(frame: RequestFrame, hash: UInt64) {
+        self.init(
+            frame: frame,
+            hash: hash,
+            start: 0,
+            end: 0,
+            keyOffset: 0,
+            keysEnd: 0,
+            slice: 0,
+            shard: 0,
+            next: -1,
+            command: .get,
+            isFirst: true,
+            isLast: true,
+            quiet: false
+        )
+    }
+}
+
+/// Requests of several clients, one of each, between their parsing and their execution.
+struct GatheredKeys {
+    let keys = UnsafeMutablePointer<BatchKey>.allocate(capacity: BatchKey.countMax)
+    /// Whose each is.
+    let sessions = UnsafeMutablePointer<Unmanaged<ClientSession>>.allocate(capacity: BatchKey.countMax)
+    var count = 0
+
+    func deallocate() {
+        keys.deallocate()
+        sessions.deallocate()
+    }
+}
+
 extension Request.Command {
     /// What the holder of a key is asked to do; nil for a command that is not about keys.
     @inline(__always)
@@ -110,41 +144,54 @@ extension DataPlane {
                 enter(keys, bytes, isStart: true, &filled)
                 continue
             }
-            let key = request.key(in: rest)
-            let entry = batch + filled.count
-            entry.initialize(
-                to: BatchKey(
-                    frame: RequestFrame(
-                        id: 0,
-                        ringHash: 0,
-                        epoch: 0,
-                        verb: verb,
-                        flags: request.flags,
-                        exptime: request.exptime,
-                        unique: request.unique,
-                        delta: request.delta,
-                        key: key,
-                        value: request.value(in: rest)
-                    ),
-                    hash: KeyHash.hash(key),
-                    start: offset,
-                    end: offset &+ length,
-                    keyOffset: offset &+ request.keyOffset,
-                    keysEnd: 0,
-                    slice: 0,
-                    shard: 0,
-                    next: -1,
-                    command: request.command,
-                    isFirst: true,
-                    isLast: true,
-                    quiet: request.quiet
-                )
-            )
-            place(entry)
+            enter(request, verb, rest, at: offset, length: length, batch + filled.count)
             filled.count &+= 1
             filled.consumed = offset &+ length
         }
         return filled
+    }
+
+    /// Writes a request about one key into a place of a batch. `bytes` starts with the request, and is `offset` bytes
+    /// behind the start of what the client sent.
+    @inline(__always)
+    private func enter(
+        _ request: Request,
+        _ verb: RequestFrame.Verb,
+        _ bytes: UnsafeRawBufferPointer,
+        at offset: Int,
+        length: Int,
+        _ entry: UnsafeMutablePointer<BatchKey>
+    ) {
+        let key = request.key(in: bytes)
+        entry.initialize(
+            to: BatchKey(
+                frame: RequestFrame(
+                    id: 0,
+                    ringHash: 0,
+                    epoch: 0,
+                    verb: verb,
+                    flags: request.flags,
+                    exptime: request.exptime,
+                    unique: request.unique,
+                    delta: request.delta,
+                    key: key,
+                    value: request.value(in: bytes)
+                ),
+                hash: KeyHash.hash(key),
+                start: offset,
+                end: offset &+ length,
+                keyOffset: offset &+ request.keyOffset,
+                keysEnd: 0,
+                slice: 0,
+                shard: 0,
+                next: -1,
+                command: request.command,
+                isFirst: true,
+                isLast: true,
+                quiet: request.quiet
+            )
+        )
+        place(entry)
     }
 
     /// Puts keys of a multi-get into the batch, as far as there is room. Its request starts at `filled.consumed`.
@@ -211,10 +258,10 @@ extension DataPlane {
 
     /// Asks for the memory that the batch will read: all index lines first, then all items, so that the lines of
     /// different keys arrive side by side. One hold of a lock for each shard and pass.
-    private func prefetch(_ count: Int) {
+    private func prefetch(_ keys: UnsafeMutablePointer<BatchKey>, _ count: Int) {
         var used: UInt64 = 0
         for index in (0..<count).reversed() {
-            let entry = batch + index
+            let entry = keys + index
             let shard = Int(entry.pointee.shard)
             guard shard >= 0 else { continue }
             entry.pointee.next = batchHeads[shard]
@@ -228,10 +275,10 @@ extension DataPlane {
             let plane = shards.lock(shard)
             var index = batchHeads[shard]
             while index >= 0 {
-                let entry = batch + Int(index)
+                let entry = keys + Int(index)
                 plane.pointee.store.prefetchIndex(hash: entry.pointee.hash)
                 if entry.pointee.frame.verb != .get { plane.pointee.store.prefetchWrite(hash: entry.pointee.hash) }
-                index = batch[Int(index)].next
+                index = keys[Int(index)].next
             }
             shards.unlock(shard)
         }
@@ -240,12 +287,28 @@ extension DataPlane {
             let plane = shards.lock(shard)
             var index = batchHeads[shard]
             while index >= 0 {
-                plane.pointee.store.prefetchItem(hash: batch[Int(index)].hash)
-                index = batch[Int(index)].next
+                plane.pointee.store.prefetchItem(hash: keys[Int(index)].hash)
+                index = keys[Int(index)].next
             }
             shards.unlock(shard)
             batchHeads[shard] = -1
         }
+    }
+
+    /// Asks for the memory that requests of another node will read, for as many as a batch has. `bytes` are frames as
+    /// they came; what is malformed or cut short is left to whoever takes them.
+    package func prefetchRequests(in bytes: UnsafeRawBufferPointer) {
+        var count = 0
+        var rest = bytes
+        while count < BatchKey.countMax, let (kind, body, consumed) = try? Frame.next(in: rest) {
+            rest = UnsafeRawBufferPointer(rebasing: rest[consumed...])
+            guard kind == .request, let frame = try? RequestFrame(body), frame.verb != .flush else { continue }
+            let hash = KeyHash.hash(frame.key)
+            (batch + count).initialize(to: BatchKey(frame: frame, hash: hash))
+            place(batch + count)
+            count &+= 1
+        }
+        if count > 1 { prefetch(batch, count) }
     }
 
     /// Runs the keys of the batch in order and writes their answers. Returns how many; where it stops before the end,
@@ -256,39 +319,94 @@ extension DataPlane {
         _ context: Context,
         _ outbox: inout Outbox
     ) -> Int {
-        let state = session.state
-        if count > 1 { prefetch(count) }
-        for index in 0..<count {
-            let entry = batch + index
-            guard state.pointee.hasRoom else {
-                state.pointee.wantsResume = true
-                return index
-            }
-            guard requests.count < configuration.requestsMax else {
-                starve(session)
-                return index
-            }
-            if state.pointee.outstandingCount > 0, session.mustWait(for: Int(entry.pointee.slice)) {
-                state.pointee.waitsForRequest = true
-                return index
-            }
-            if entry.pointee.shard >= 0, entry.pointee.frame.verb == .get, !session.hasPlaces {
-                get(entry, session, context, &outbox)
-            } else if entry.pointee.shard >= 0 {
-                executeHere(entry, session, context, &outbox)
-            } else {
-                submit(
-                    entry.pointee.frame,
-                    hash: entry.pointee.hash,
-                    format: entry.pointee.format,
-                    session: session,
-                    context: context,
-                    outbox: &outbox
-                )
-            }
-            if entry.pointee.isLast, entry.pointee.command.isRetrieval { writeEnd(session) }
-        }
+        if count > 1 { prefetch(batch, count) }
+        for index in 0..<count where !execute(batch + index, session, context, &outbox) { return index }
         return count
+    }
+
+    /// Runs one key and writes its answer. False where the session must wait first; it says for what.
+    @inline(__always)
+    private mutating func execute(
+        _ entry: UnsafeMutablePointer<BatchKey>,
+        _ session: ClientSession,
+        _ context: Context,
+        _ outbox: inout Outbox
+    ) -> Bool {
+        let state = session.state
+        guard state.pointee.hasRoom else {
+            state.pointee.wantsResume = true
+            return false
+        }
+        guard requests.count < configuration.requestsMax else {
+            starve(session)
+            return false
+        }
+        if state.pointee.outstandingCount > 0, session.mustWait(for: Int(entry.pointee.slice)) {
+            state.pointee.waitsForRequest = true
+            return false
+        }
+        if entry.pointee.shard >= 0, entry.pointee.frame.verb == .get, !session.hasPlaces {
+            get(entry, session, context, &outbox)
+        } else if entry.pointee.shard >= 0 {
+            executeHere(entry, session, context, &outbox)
+        } else {
+            submit(
+                entry.pointee.frame,
+                hash: entry.pointee.hash,
+                format: entry.pointee.format,
+                session: session,
+                context: context,
+                outbox: &outbox
+            )
+        }
+        if entry.pointee.isLast, entry.pointee.command.isRetrieval { writeEnd(session) }
+        return true
+    }
+
+    // MARK: - One request of each of several clients
+
+    /// Takes what a client sent if that is one whole request about one key with nothing of the client's before it, to
+    /// be executed with other clients' in `executeGathered`: with one request in flight a client's own batch is one
+    /// key, and every line of memory would be waited for.
+    ///
+    /// False where it is something else, or where no more can be gathered: then it is for `receive`. Until
+    /// `executeGathered`, which `receive` calls too, `bytes` must stay where they are and the session must not go.
+    package mutating func gather(_ bytes: UnsafeRawBufferPointer, _ session: ClientSession) -> Bool {
+        let state = session.state
+        guard gathered.pointee.count < BatchKey.countMax, state.pointee.isAtRest, session.dump == nil,
+            // Each may become a request that waits for another node.
+            requests.count &+ gathered.pointee.count < configuration.requestsMax
+        else { return false }
+        // What is not taken is parsed again by `receive`, so the parser must not have seen it.
+        var parser = state.pointee.parser
+        guard case .request(let request, let length) = parser.next(bytes), length == bytes.count,
+            request.keyCount <= 1, let verb = request.command.verb
+        else { return false }
+        state.pointee.parser = parser
+        let index = gathered.pointee.count
+        enter(request, verb, bytes, at: 0, length: length, gathered.pointee.keys + index)
+        gathered.pointee.sessions[index] = .passUnretained(session)
+        gathered.pointee.count = index &+ 1
+        return true
+    }
+
+    /// How many requests wait for `executeGathered`.
+    package var gatheredCount: Int { gathered.pointee.count }
+
+    /// Executes what was gathered, in that order; the sessions' outputs have the answers that are ready.
+    package mutating func executeGathered(context: Context, outbox: inout Outbox) {
+        let count = gathered.pointee.count
+        if count == 0 { return }
+        gathered.pointee.count = 0
+        if count > 1 { prefetch(gathered.pointee.keys, count) }
+        for index in 0..<count {
+            gathered.pointee.sessions[index]._withUnsafeGuaranteedRef { session in
+                if session.isGone { return }
+                equip(session)
+                let isExecuted = execute(gathered.pointee.keys + index, session, context, &outbox)
+                precondition(isExecuted, "a session at rest had to wait")
+            }
+        }
     }
 
     @inline(__always)

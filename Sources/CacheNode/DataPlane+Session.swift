@@ -25,6 +25,7 @@ extension DataPlane {
         context: Context,
         outbox: inout Outbox
     ) -> Int {
+        executeGathered(context: context, outbox: &outbox)
         let state = session.state
         state.pointee.wantsResume = false
         state.pointee.waitsForRequest = false

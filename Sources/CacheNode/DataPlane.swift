@@ -15,7 +15,7 @@ package import Replication
 // requests wait here; a read that waited too long is a miss, a write an error.
 
 /// Counters of one worker, in memcached's terms: where the client is connected.
-package struct CommandCounters: Sendable {
+package struct CommandCounters: Hashable, Sendable {
     package var getHits: UInt64 = 0
     package var getMisses: UInt64 = 0
     package var touchHits: UInt64 = 0
@@ -89,6 +89,8 @@ package struct DataPlane: ~Copyable {
     let isOwn: UnsafeMutablePointer<UInt8>
     /// The keys of a batch of requests between their parsing and their execution.
     let batch: UnsafeMutablePointer<BatchKey>
+    /// In memory of its own, as in `ClientSession.State`.
+    let gathered: UnsafeMutablePointer<GatheredKeys>
     /// For each shard, the first key of the batch in it; -1 where there is none.
     let batchHeads: UnsafeMutablePointer<Int32>
     /// Buffers for sessions that have something to say.
@@ -116,6 +118,8 @@ package struct DataPlane: ~Copyable {
         isOwn = .allocate(capacity: Slice.count)
         isOwn.initialize(repeating: 0, count: Slice.count)
         batch = .allocate(capacity: BatchKey.countMax)
+        gathered = .allocate(capacity: 1)
+        gathered.initialize(to: GatheredKeys())
         batchHeads = .allocate(capacity: shards.count)
         batchHeads.initialize(repeating: -1, count: shards.count)
         counts = .allocate(capacity: 1)
@@ -126,6 +130,8 @@ package struct DataPlane: ~Copyable {
     deinit {
         counts.deallocate()
         batchHeads.deallocate()
+        gathered.pointee.deallocate()
+        gathered.deallocate()
         batch.deallocate()
         isOwn.deallocate()
     }
@@ -166,6 +172,7 @@ package struct DataPlane: ~Copyable {
     /// A new topology: whoever waits for a node that holds the slice no longer is sent on.
     package mutating func adopt(_ topology: Topology, context: Context, outbox: inout Outbox) {
         guard topology.version != self.topology.version else { return }
+        executeGathered(context: context, outbox: &outbox)
         self.topology = topology
         markOwn()
         retry(context: context, outbox: &outbox)

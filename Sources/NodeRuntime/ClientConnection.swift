@@ -85,14 +85,23 @@ final class ClientConnection: EventHandler {
     private func read(_ worker: Worker, isClosing: Bool) {
         let isFresh = input.pointee.isEmpty
         let buffer = isFresh ? worker.input : input
-        if !isFresh { worker.equip(&input.pointee) }
+        if isFresh {
+            worker.prepareInput()
+        } else {
+            worker.equip(&input.pointee)
+        }
+        let start = isFresh ? buffer.pointee.count : 0
         switch Socket.receive(descriptor, into: &buffer.pointee, max: Self.readBytesMax) {
         case .bytes(let count):
             // Less than there was room for: that was all, unless the end is behind it.
             isReadable = count == Self.readBytesMax || isClosing
             activeAt = worker.loop.now.instant.nanoseconds
             worker.countRead(count)
-            take(buffer, isFresh: isFresh, worker)
+            if isFresh, worker.gather(UnsafeRawBufferPointer(rebasing: buffer.pointee.bytes[start...]), session) {
+                worker.touch(self)
+            } else {
+                take(buffer, from: start, isFresh: isFresh, worker)
+            }
         case .wouldBlock: isReadable = false
         case .closed:
             // What was asked before is still answered.
@@ -102,16 +111,17 @@ final class ClientConnection: EventHandler {
         }
     }
 
-    /// Gives the session what is there, as far as it takes it, and keeps the rest.
-    private func take(_ buffer: UnsafeMutablePointer<ByteBuffer>, isFresh: Bool, _ worker: Worker) {
-        let consumed = worker.receive(buffer.pointee.bytes, session)
-        let isAll = consumed == buffer.pointee.count
+    /// Gives the session what is there from `start` on, as far as it takes it, and keeps the rest.
+    private func take(_ buffer: UnsafeMutablePointer<ByteBuffer>, from start: Int, isFresh: Bool, _ worker: Worker) {
+        let bytes = UnsafeRawBufferPointer(rebasing: buffer.pointee.bytes[start...])
+        let consumed = worker.receive(bytes, session)
+        let isAll = consumed == bytes.count
         if isFresh {
             if !isAll {
                 worker.equip(&input.pointee)
-                input.pointee.append(UnsafeRawBufferPointer(rebasing: buffer.pointee.bytes[consumed...]))
+                input.pointee.append(UnsafeRawBufferPointer(rebasing: bytes[consumed...]))
             }
-            buffer.pointee.removeAll()
+            buffer.pointee.truncate(to: start)
         } else if isAll {
             input.pointee.removeAll()
             worker.reclaim(&input.pointee)
@@ -125,7 +135,7 @@ final class ClientConnection: EventHandler {
     func goOn(_ worker: Worker) {
         guard !isClosed else { return }
         if session.wantsResume {
-            take(input, isFresh: false, worker)
+            take(input, from: 0, isFresh: false, worker)
         } else if isReadable, mayRead {
             read(worker, isClosing: true)
         }

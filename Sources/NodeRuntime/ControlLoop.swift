@@ -359,6 +359,9 @@ final class ControlLoop: LinkOwner {
         }
     }
 
+    /// Frames between control threads are few.
+    func expect(_ frames: UnsafeRawBufferPointer) {}
+
     func receive(
         _ kind: Frame.Kind,
         _ body: UnsafeRawBufferPointer,

@@ -7,6 +7,8 @@ import Replication
 /// Who handles what a thread's links bring.
 protocol LinkOwner: AnyObject {
     var loop: EventLoop { get }
+    /// Frames, of which the last may be cut short, before they are taken one by one.
+    func expect(_ frames: UnsafeRawBufferPointer)
     /// A whole frame. `link` is where answers go back. Malformed bytes end the link.
     func receive(
         _ kind: Frame.Kind,
@@ -99,6 +101,7 @@ final class Link: EventHandler {
 
     private func take() {
         var consumed = 0
+        if !isOutgoing { table.owner.expect(input.bytes) }
         do throws(MalformedBytes) {
             while !isClosed,
                 let (kind, body, count) = try Frame.next(

@@ -14,6 +14,8 @@ final class Worker: LinkOwner {
     static let sweepMilliseconds: UInt64 = 1000
     /// After how many seconds of silence a connection gives back what only a busy one needs.
     static let trimSeconds: UInt64 = 10
+    /// Bytes of requests that are gathered before they are executed: what is read stays in the nearest caches.
+    static let gatheredBytesMax = 16 * 1024
 
     let index: UInt16
     let loop: EventLoop
@@ -23,7 +25,8 @@ final class Worker: LinkOwner {
     /// In memory of their own, as in `ClientSession.State`.
     private let plane: UnsafeMutablePointer<DataPlane>
     private let outbox: UnsafeMutablePointer<Outbox>
-    /// What connections without a rest of earlier input read into.
+    /// What connections without a rest of earlier input read into, one behind the other as long as requests are
+    /// gathered.
     let input: UnsafeMutablePointer<ByteBuffer>
     private var links: LinkTable { linkTable }
     private lazy var linkTable = LinkTable(owner: self)
@@ -68,7 +71,7 @@ final class Worker: LinkOwner {
         outbox = .allocate(capacity: 1)
         outbox.initialize(to: Outbox())
         input = .allocate(capacity: 1)
-        input.initialize(to: ByteBuffer(capacity: ClientConnection.readBytesMax))
+        input.initialize(to: ByteBuffer(capacity: Self.gatheredBytesMax + ClientConnection.readBytesMax))
     }
 
     deinit {
@@ -99,6 +102,7 @@ final class Worker: LinkOwner {
     /// After each batch of events: messages, timers, then everything that is to be sent, one call a socket.
     private func turn() -> Instant {
         let began = loop.now.instant
+        plane.pointee.executeGathered(context: context, outbox: &outbox.pointee)
         port.mailbox.drain(into: &messages)
         for message in messages { take(message) }
         messages.removeAll(keepingCapacity: true)
@@ -194,6 +198,8 @@ final class Worker: LinkOwner {
 
     // MARK: - Links
 
+    func expect(_ frames: UnsafeRawBufferPointer) { plane.pointee.prefetchRequests(in: frames) }
+
     func receive(
         _ kind: Frame.Kind,
         _ body: UnsafeRawBufferPointer,
@@ -263,6 +269,19 @@ final class Worker: LinkOwner {
     private func left() {
         shared.connections.subtract(1, ordering: .relaxed)
         port.connections.subtract(1, ordering: .relaxed)
+    }
+
+    /// Makes room for another read behind the requests that are gathered.
+    func prepareInput() {
+        if input.pointee.count > Self.gatheredBytesMax {
+            plane.pointee.executeGathered(context: context, outbox: &outbox.pointee)
+        }
+        if plane.pointee.gatheredCount == 0 { input.pointee.removeAll() }
+    }
+
+    /// See `DataPlane.gather`.
+    func gather(_ bytes: UnsafeRawBufferPointer, _ session: ClientSession) -> Bool {
+        plane.pointee.gather(bytes, session)
     }
 
     func receive(_ bytes: UnsafeRawBufferPointer, _ session: ClientSession) -> Int {

@@ -1,3 +1,4 @@
+import CLinux
 package import ClusterCore
 import Glibc
 
@@ -29,7 +30,7 @@ extension Socket {
         precondition(max > 0, "reading 0 bytes looks like the end of the stream")
         let room = buffer.reserve(max)
         while true {
-            let count = recv(descriptor, room.baseAddress, max, 0)
+            let count = clinux_receive(descriptor, room.baseAddress, UInt(max))
             if count > 0 {
                 buffer.commit(count)
                 return .bytes(count)
@@ -48,7 +49,7 @@ extension Socket {
         if buffer.isEmpty { return .all }
         while true {
             let unsent = buffer.unsent
-            let count = Glibc.send(descriptor, unsent.baseAddress, unsent.count, Int32(MSG_NOSIGNAL))
+            let count = clinux_send(descriptor, unsent.baseAddress, UInt(unsent.count))
             if count >= 0 {
                 buffer.consume(count)
                 // A short count means that the kernel's buffer is full: the next call would only say so.

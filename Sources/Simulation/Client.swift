@@ -214,13 +214,14 @@ extension World {
     func feed(_ client: Client) {
         guard let process = client.process, let session = client.session, process.isAlive else { return }
         let thread = process.threads[client.thread]
-        let consumed = client.input.withUnsafeBytes {
-            process.workers[client.thread - 1].plane.receive(
-                $0,
-                session: session,
-                context: context(process),
-                outbox: &thread.outbox
-            )
+        let worker = process.workers[client.thread - 1]
+        let context = context(process)
+        let consumed = client.input.withUnsafeBytes { bytes in
+            guard !worker.plane.gather(bytes, session) else {
+                worker.plane.executeGathered(context: context, outbox: &thread.outbox)
+                return bytes.count
+            }
+            return worker.plane.receive(bytes, session: session, context: context, outbox: &thread.outbox)
         }
         client.input.removeFirst(consumed)
         finishTurn(process, thread)

@@ -33,6 +33,8 @@ private final class Bench {
     let plane: UnsafeMutablePointer<DataPlane>
     let outbox: UnsafeMutablePointer<Outbox>
     let session = ClientSession(token: 0, itemBytesMax: 1 << 20)
+    /// Kept for ever, and not counted when they are looked at.
+    let sessions = (0..<16).map { Unmanaged.passRetained(ClientSession(token: $0, itemBytesMax: 1 << 20)) }
     let context = Context(
         now: Now(instant: Instant(nanoseconds: 1 << 40), unixMilliseconds: 1_800_000_000_000),
         leaseUntil: .distantFuture
@@ -87,6 +89,28 @@ private final class Bench {
         return answered
     }
 
+    /// Has each of several sessions say the same, together with the others; how many bytes the answers had.
+    func askTogether(_ bytes: UnsafeRawBufferPointer) -> Int {
+        for session in sessions {
+            let isGathered = session._withUnsafeGuaranteedRef { plane.pointee.gather(bytes, $0) }
+            guard isGathered else {
+                complain("a request was not gathered")
+                exit(1)
+            }
+        }
+        plane.pointee.executeGathered(context: context, outbox: &outbox.pointee)
+        var sum = 0
+        for session in sessions {
+            session._withUnsafeGuaranteedRef {
+                let answered = $0.output.unsentBytes
+                $0.output.consume(answered)
+                plane.pointee.reclaim($0)
+                sum &+= answered
+            }
+        }
+        return sum
+    }
+
     func ask(_ text: String) -> Int {
         Array(text.utf8).withUnsafeBytes { ask($0) }
     }
@@ -102,6 +126,8 @@ private struct Case {
     var keys: Int
     /// How long the answer is; 0 is not looked at.
     var hears: Int
+    /// Whether several clients say it at once.
+    var isShared = false
 }
 
 private let keys = 1000
@@ -116,6 +142,7 @@ private func cases() -> [Case] {
     let many = (0..<100).map { key($0 * 7) }.joined(separator: " ")
     return [
         Case(name: "get", says: gets(1), keys: 1, hears: hit + 5),
+        Case(name: "get, 16 clients", says: gets(1), keys: 16, hears: 16 * (hit + 5), isShared: true),
         Case(name: "get, 16 in a read", says: gets(16), keys: 16, hears: 16 * (hit + 5)),
         Case(name: "get, 100 in a read", says: gets(100), keys: 100, hears: 100 * (hit + 5)),
         Case(name: "get that misses", says: "get nothing\r\n", keys: 1, hears: 5),
@@ -177,14 +204,14 @@ private enum HotPathProbe {
         _ rounds: Int
     ) -> (allocations: UInt, references: UInt, nanoseconds: UInt64) {
         // Once before: what grows to its size has it then.
-        var answered = bench.ask(bytes)
+        var answered = item.isShared ? bench.askTogether(bytes) : bench.ask(bytes)
         if item.hears != 0, answered != item.hears {
             complain("\(item.name): \(answered) bytes of answers instead of \(item.hears)")
             exit(1)
         }
         let began = SystemClock.monotonic()
         ccounting_start()
-        for _ in 0..<rounds { answered &+= bench.ask(bytes) }
+        for _ in 0..<rounds { answered &+= item.isShared ? bench.askTogether(bytes) : bench.ask(bytes) }
         let counts = ccounting_stop()
         let ended = SystemClock.monotonic()
         return (

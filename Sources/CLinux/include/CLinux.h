@@ -63,6 +63,11 @@ struct clinux_datagram {
 // accept4, non-blocking and closed on exec. `address` has room for `*length` bytes.
 int clinux_accept(int listener, void *address, unsigned int *length);
 
+// recv, and send without SIGPIPE, as bare system calls: the C library's are points of cancellation, which in a process
+// with threads costs two atomic operations a call. Nobody cancels threads here.
+long clinux_receive(int descriptor, void *bytes, unsigned long count);
+long clinux_send(int descriptor, const void *bytes, unsigned long count);
+
 // recvmmsg and sendmmsg, neither waiting; the number of datagrams.
 int clinux_receive_datagrams(int descriptor, struct clinux_datagram *datagrams, unsigned int count);
 int clinux_send_datagrams(int descriptor, struct clinux_datagram *datagrams, unsigned int count);
