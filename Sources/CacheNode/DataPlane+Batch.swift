@@ -34,10 +34,10 @@ struct BatchKey {
     /// How the answer is written.
     var format: ReplyFormat {
         switch command {
-        case .get: .value(withUnique: false, touches: false)
-        case .gets: .value(withUnique: true, touches: false)
-        case .gat: .value(withUnique: false, touches: true)
-        case .gats: .value(withUnique: true, touches: true)
+        case .get: .value(withUnique: false, touches: false, ends: isLast)
+        case .gets: .value(withUnique: true, touches: false, ends: isLast)
+        case .gat: .value(withUnique: false, touches: true, ends: isLast)
+        case .gats: .value(withUnique: true, touches: true, ends: isLast)
         case .increment: .arithmetic(isIncrement: true, quiet: quiet)
         case .decrement: .arithmetic(isIncrement: false, quiet: quiet)
         case .touch: .touch(quiet: quiet)
@@ -359,7 +359,6 @@ extension DataPlane {
                 outbox: &outbox
             )
         }
-        if entry.pointee.isLast, entry.pointee.command.isRetrieval { writeEnd(session) }
         return true
     }
 
@@ -409,15 +408,6 @@ extension DataPlane {
         }
     }
 
-    @inline(__always)
-    private func writeEnd(_ session: ClientSession) {
-        if session.hasPlaces {
-            session.write { ResponseWriter.status(.end, to: &$0) }
-        } else {
-            ResponseWriter.status(.end, to: &session.state.pointee.output.buffer)
-        }
-    }
-
     /// A plain get of a slice that this node holds, with nothing before it that waits: the answer goes from the item
     /// to the output.
     @inline(__always)
@@ -447,6 +437,7 @@ extension DataPlane {
             shards.unlock(index)
             counts.pointee.getMisses &+= 1
         }
+        if entry.pointee.isLast { ResponseWriter.status(.end, to: &session.state.pointee.output.buffer) }
     }
 
     /// A request about a slice that this node holds by its topology.
@@ -489,16 +480,5 @@ extension DataPlane {
             context,
             &outbox
         )
-    }
-}
-
-extension Request.Command {
-    /// Whether the answers end in a line of their own.
-    @inline(__always)
-    var isRetrieval: Bool {
-        switch self {
-        case .get, .gets, .gat, .gats: true
-        default: false
-        }
     }
 }

@@ -198,7 +198,7 @@ extension DataPlane {
 
     mutating func count(_ reply: ReplyView, _ format: ReplyFormat) {
         switch format {
-        case .value(_, let touches):
+        case .value(_, let touches, _):
             if reply.status == .hit {
                 counts.pointee.getHits += 1
                 if touches { counts.pointee.touchHits += 1 }

@@ -96,7 +96,7 @@ package struct DataPlane: ~Copyable {
     /// Buffers for sessions that have something to say.
     private var buffers = BufferPool()
     /// Members to which this worker has a connection that works.
-    private var connected: Set<PeerNumber> = []
+    private var connected = PeerMarks()
     var requests = RequestTable()
     private var parked: [UInt64] = []
     private var retryAt = Instant.distantFuture
@@ -304,7 +304,7 @@ package struct DataPlane: ~Copyable {
     /// Counts a write that leaves this node, for the order of its session.
     mutating func began(_ id: UInt64) {
         guard let request = requests[id], !request.verb.isRead else { return }
-        request.session.began(request.slice)
+        request.session._withUnsafeGuaranteedRef { $0.began(request.slice) }
         requests[id]?.isOrdered = true
     }
 
@@ -491,7 +491,7 @@ package struct DataPlane: ~Copyable {
     /// Answers a request of the table and forgets it.
     private mutating func finish(_ id: UInt64, _ reply: ReplyView, timedOut: Bool = false) {
         guard let request = requests.remove(id) else { return }
-        let session = request.session
+        let session = request.session.takeRetainedValue()
         if request.isOrdered { session.ended(request.slice) }
         count(reply, request.format)
         if let place = request.place, !session.isGone {

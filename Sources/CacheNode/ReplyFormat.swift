@@ -35,8 +35,8 @@ struct ReplyView {
 
 /// How the answer to one request is written in the text protocol.
 enum ReplyFormat {
-    /// One key of a get, gets, gat or gats: the item, or nothing.
-    case value(withUnique: Bool, touches: Bool)
+    /// One key of a get, gets, gat or gats: the item, or nothing; behind the last key the line that ends the answers.
+    case value(withUnique: Bool, touches: Bool, ends: Bool)
     case store(RequestFrame.Verb, quiet: Bool)
     /// A set that was refused; the line says why, and the old value goes.
     case refusal(ErrorReply, quiet: Bool)
@@ -59,6 +59,16 @@ enum ReplyFormat {
     }
 
     func write(_ key: UnsafeRawBufferPointer, _ reply: ReplyView, timedOut: Bool, to buffer: inout ByteBuffer) {
+        writeOutcome(key, reply, timedOut: timedOut, to: &buffer)
+        if case .value(_, _, ends: true) = self { ResponseWriter.status(.end, to: &buffer) }
+    }
+
+    private func writeOutcome(
+        _ key: UnsafeRawBufferPointer,
+        _ reply: ReplyView,
+        timedOut: Bool,
+        to buffer: inout ByteBuffer
+    ) {
         if case .flush(let progress) = self {
             progress.finished(isFailure: reply.status != .flushed)
             guard progress.remaining == 0 else { return }
@@ -75,7 +85,7 @@ enum ReplyFormat {
         }
         switch reply.status {
         case .hit:
-            guard case .value(let withUnique, _) = self else { return }
+            guard case .value(let withUnique, _, _) = self else { return }
             _ = buffer.reserve(key.count &+ reply.value.count &+ 64)
             ResponseWriter.valueHeader(
                 key: key,

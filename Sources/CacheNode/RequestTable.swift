@@ -12,9 +12,9 @@ enum RequestState {
     case parked
 }
 
-/// A client's request that left the call stack.
+/// A client's request that left the call stack. Flat: the table keeps its session.
 struct PendingRequest {
-    var session: ClientSession
+    let session: Unmanaged<ClientSession>
     /// Nil where the client wants no answer.
     var place: UInt64?
     var format: ReplyFormat
@@ -41,7 +41,7 @@ struct PendingRequest {
         since: Instant,
         deadline: Instant
     ) {
-        self.session = session
+        self.session = .passUnretained(session)
         self.place = place
         self.format = format
         self.slice = slice
@@ -84,6 +84,7 @@ struct RequestTable: ~Copyable {
     }
 
     deinit {
+        for index in 0..<rowCount { rows[index].request?.session.release() }
         rows.deinitialize(count: rowCount)
         rows.deallocate()
     }
@@ -104,7 +105,7 @@ struct RequestTable: ~Copyable {
         return all
     }
 
-    /// Keeps a request and its frame.
+    /// Keeps a request, its session and its frame.
     mutating func insert(_ request: PendingRequest, frame: RequestFrame) -> UInt64 {
         count += 1
         let index: Int
@@ -119,6 +120,7 @@ struct RequestTable: ~Copyable {
         let row = rows + index
         row.pointee.frame.removeAll(shrinkingTo: Self.frameBytesKept)
         frame.append(to: &row.pointee.frame)
+        _ = request.session.retain()
         row.pointee.request = request
         row.pointee.request?.bytes = row.pointee.frame.mutableBytes
         return identifier(index, row.pointee.use)
@@ -132,6 +134,7 @@ struct RequestTable: ~Copyable {
         rowCapacity *= 2
     }
 
+    /// Forgets a request. The caller has its session to release.
     mutating func remove(_ id: UInt64) -> PendingRequest? {
         guard let row = row(of: id) else { return nil }
         let request = rows[row].request.take()

@@ -40,8 +40,10 @@ final class Link: EventHandler {
     /// Outlives its links: whoever has it closes all of them before it goes.
     private unowned(unsafe) let table: LinkTable
     var registration: Registration?
-    var output = TransmitBuffer(capacity: 4096)
-    private var input = ByteBuffer(capacity: 4096)
+    /// What is to be sent, and what has come and is not taken yet. In memory of their own: a stored property of a class
+    /// is checked for overlapping accesses each time.
+    let output: UnsafeMutablePointer<TransmitBuffer>
+    private let input: UnsafeMutablePointer<ByteBuffer>
     /// An outgoing connection works once the other side has said who it is.
     fileprivate(set) var isUp: Bool
     var isDirty = false
@@ -65,6 +67,17 @@ final class Link: EventHandler {
         self.table = table
         isUp = !isOutgoing
         isConnecting = isOutgoing
+        output = .allocate(capacity: 1)
+        output.initialize(to: TransmitBuffer(capacity: 4096))
+        input = .allocate(capacity: 1)
+        input.initialize(to: ByteBuffer(capacity: 4096))
+    }
+
+    deinit {
+        output.deinitialize(count: 1)
+        output.deallocate()
+        input.deinitialize(count: 1)
+        input.deallocate()
     }
 
     override func ready(_ events: Ready) {
@@ -79,7 +92,7 @@ final class Link: EventHandler {
                 return
             }
             isConnecting = false
-            table.owner.hello.append(to: &output.buffer)
+            table.owner.hello.append(to: &output.pointee.buffer)
         }
         if events.contains(.readable) || events.contains(.hangup) || events.contains(.error) { read() }
         if !isClosed { flush() }
@@ -87,12 +100,12 @@ final class Link: EventHandler {
 
     /// Frames that came behind the first one, before the link was a link.
     func accept(_ bytes: [UInt8]) {
-        input.append(bytes)
+        input.pointee.append(bytes)
         take()
     }
 
     private func read() {
-        switch Socket.receive(descriptor, into: &input, max: Self.readBytesMax) {
+        switch Socket.receive(descriptor, into: &input.pointee, max: Self.readBytesMax) {
         case .bytes: take()
         case .wouldBlock: break
         case .closed, .failed: table.close(self)
@@ -101,11 +114,11 @@ final class Link: EventHandler {
 
     private func take() {
         var consumed = 0
-        if !isOutgoing { table.owner.expect(input.bytes) }
+        if !isOutgoing { table.owner.expect(input.pointee.bytes) }
         do throws(MalformedBytes) {
             while !isClosed,
                 let (kind, body, count) = try Frame.next(
-                    in: UnsafeRawBufferPointer(rebasing: input.bytes[consumed...])
+                    in: UnsafeRawBufferPointer(rebasing: input.pointee.bytes[consumed...])
                 )
             {
                 consumed += count
@@ -120,10 +133,10 @@ final class Link: EventHandler {
             return
         }
         if isClosed { return }
-        if consumed == input.count {
-            input.removeAll(shrinkingTo: 256 * 1024)
+        if consumed == input.pointee.count {
+            input.pointee.removeAll(shrinkingTo: 256 * 1024)
         } else {
-            input.removeFirst(consumed)
+            input.pointee.removeFirst(consumed)
         }
     }
 
@@ -140,12 +153,12 @@ final class Link: EventHandler {
     /// Sends what is there; what the kernel does not take goes when it has room.
     func flush() {
         guard !isClosed, !isConnecting, let registration else { return }
-        switch Socket.send(descriptor, from: &output) {
+        switch Socket.send(descriptor, from: &output.pointee) {
         case .all:
-            output.removeAll()
+            output.pointee.removeAll()
             table.owner.loop.change(registration, interest: .readable)
         case .wouldBlock:
-            if output.unsentBytes > Self.outputBytesMax {
+            if output.pointee.unsentBytes > Self.outputBytesMax {
                 table.close(self)
             } else {
                 table.owner.loop.change(registration, interest: [.readable, .writable])
@@ -165,15 +178,24 @@ final class LinkTable {
     private var retryAt: [PeerNumber: Instant] = [:]
     private var dirty: [Link] = []
     private var flushing: [Link] = []
-    /// Links to which frames went lately, by the bits of their target: most frames of a turn go to a few.
-    private var recent: [(target: Outbox.Target, link: Link)?] = Array(repeating: nil, count: recentCount)
+    /// Links to which frames went lately, by the bits of their target: most frames of a turn go to a few. All of them
+    /// are in `links`. In memory of its own, as in `Link`.
+    private let recent: UnsafeMutablePointer<(target: Outbox.Target, link: Unmanaged<Link>)?>
     private static let recentCount = 64
+    /// When `connect` has something to do.
+    private(set) var nextDeadline = Instant.distantFuture
     private var counter: UInt32 = 0
     /// How long after a failure a member is called again.
     static let retryMilliseconds: UInt64 = 50
 
     init(owner: any LinkOwner) {
         self.owner = owner
+        recent = .allocate(capacity: Self.recentCount)
+        recent.initialize(repeating: nil, count: Self.recentCount)
+    }
+
+    deinit {
+        recent.deallocate()
     }
 
     /// Follows the members: new ones are called, those that are gone are let go.
@@ -184,7 +206,7 @@ final class LinkTable {
         connect(owner.loop.now.instant)
     }
 
-    /// Calls members to which there is no connection. Returns when to try again.
+    /// Calls members to which there is no connection.
     func connect(_ now: Instant) {
         guard let topology else { return }
         for peer in topology.peers where peer.number != topology.own && outgoing[peer.number] == nil {
@@ -192,18 +214,17 @@ final class LinkTable {
             retryAt[peer.number] = now.advanced(byMilliseconds: Self.retryMilliseconds)
             guard let descriptor = try? Socket.connect(to: peer.cluster) else { continue }
             let link = add(descriptor, peer: peer.number, isOutgoing: true, endpoint: peer.cluster)
-            outgoing[peer.number] = link
+            if !link.isClosed { outgoing[peer.number] = link }
         }
+        updateDeadline()
     }
 
-    /// When `connect` has something to do.
-    var nextDeadline: Instant {
-        guard let topology else { return .distantFuture }
-        var next = Instant.distantFuture
+    private func updateDeadline() {
+        guard let topology else { return }
+        nextDeadline = .distantFuture
         for peer in topology.peers where peer.number != topology.own && outgoing[peer.number] == nil {
-            next = min(next, retryAt[peer.number] ?? Instant(nanoseconds: 0))
+            nextDeadline = min(nextDeadline, retryAt[peer.number] ?? Instant(nanoseconds: 0))
         }
-        return next
     }
 
     /// Takes a connection that a member opened.
@@ -213,7 +234,7 @@ final class LinkTable {
             return
         }
         let link = add(descriptor, peer: peer, isOutgoing: false, endpoint: endpoint)
-        owner.hello.append(to: &link.output.buffer)
+        owner.hello.append(to: &link.output.pointee.buffer)
         touch(link)
         link.accept(bytes)
     }
@@ -255,6 +276,7 @@ final class LinkTable {
         guard link.isOutgoing else { return }
         outgoing[link.peer] = nil
         retryAt[link.peer] = owner.loop.now.instant.advanced(byMilliseconds: Self.retryMilliseconds)
+        updateDeadline()
         if link.isUp { owner.linkChanged(to: link.peer, isUp: false) }
     }
 
@@ -267,8 +289,10 @@ final class LinkTable {
             case .link(let number): Self.recentCount / 2 + Int(number) & (Self.recentCount / 2 - 1)
             }
         if let entry = recent[index], entry.target == target {
-            entry.link.output.buffer.append(bytes)
-            touch(entry.link)
+            entry.link._withUnsafeGuaranteedRef {
+                $0.output.pointee.buffer.append(bytes)
+                touch($0)
+            }
             return
         }
         let link: Link?
@@ -277,13 +301,13 @@ final class LinkTable {
         case .link(let number): link = links[number]
         }
         guard let link else { return }
-        recent[index] = (target, link)
-        link.output.buffer.append(bytes)
+        recent[index] = (target, .passUnretained(link))
+        link.output.pointee.buffer.append(bytes)
         touch(link)
     }
 
     private func forgetRecent() {
-        for index in recent.indices { recent[index] = nil }
+        recent.update(repeating: nil, count: Self.recentCount)
     }
 
     /// Puts all frames of a turn on their way.
