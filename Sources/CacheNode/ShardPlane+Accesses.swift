@@ -16,7 +16,7 @@ package import Replication
 
 extension ShardPlane {
     /// Hashes after which they are told at once, and not only when `accessesMilliseconds` have passed.
-    static let accessesBatch = 256
+    static let accessesBatch = 64
     /// For how many milliseconds fewer hashes may wait. Longer: fuller frames, and copies that lag more.
     static let accessesMilliseconds: UInt64 = 50
     /// Hashes that a copy notes under one hold of its lock, at most.
