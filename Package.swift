@@ -110,7 +110,10 @@ let package = Package(
         ),
         .executableTarget(
             name: "henge-store-bench",
-            dependencies: ["CacheStore", "ClusterCore", "LoadGenerator", "Reactor", argumentParser],
+            dependencies: [
+                "CacheNode", "CacheStore", "ClusterCore", "LoadGenerator", "PeerProtocol", "Reactor", "Replication",
+                argumentParser,
+            ],
             swiftSettings: settings
         ),
 

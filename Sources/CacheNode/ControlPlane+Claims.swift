@@ -354,7 +354,7 @@ extension ControlPlane {
     }
 
     /// Whether a life of a member certainly serves nothing any more, as far as this node can tell by itself.
-    private func isSilent(_ index: Int, _ now: Instant) -> Bool {
+    func isSilent(_ index: Int, _ now: Instant) -> Bool {
         if peers[index].isGone || peers[index].isReleased { return true }
         let silence = witness.silenceMilliseconds(of: PeerNumber(UInt32(index)), now: now)
         return silence >= configuration.replication.leaseEndedMilliseconds

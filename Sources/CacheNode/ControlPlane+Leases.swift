@@ -214,6 +214,15 @@ extension ControlPlane {
             demote(entry, holder: holder, isCertain: false, now, &outbox)
             return
         }
+        let recorded = table.holders[entry.slice]
+        if !isCertain, isSafe, recorded != .none, recorded != Self.own, recorded != holder,
+            table.isVouchedFor(entry.slice), !isSilent(Int(recorded.value), now.instant)
+        {
+            // Hearsay of a claim, which may have failed. Where it replaced a holder that this member agreed to and
+            // heard lately, the claimant would find itself recorded here at its next try, and nobody would ask
+            // whether that holder has fallen silent. Who was confirmed will say so itself.
+            return
+        }
         let hasChanged =
             isCertain
             ? table.correct(slice: entry.slice, epoch: entry.epoch, holder: holder)

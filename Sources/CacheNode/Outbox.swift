@@ -46,6 +46,11 @@ package struct Outbox: ~Copyable {
     package var sends: [Send] = []
     package var completions: [Completion] = []
     package var signals: [Signal] = []
+    /// Members for which more than `backlogBytesMax` wait on this thread's connection. The shell keeps it; what may be
+    /// lost is not sent to them.
+    package var congested: Set<PeerNumber> = []
+    /// Bytes that a connection has not taken: beyond it the member counts as congested.
+    package static let backlogBytesMax = 1 << 20
 
     package init() {}
 

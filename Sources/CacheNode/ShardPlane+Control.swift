@@ -392,6 +392,7 @@ extension ShardPlane {
         advanceDeadlines(context, writeDeadlineMilliseconds, &lateness, &outbox)
         advanceMerges(context, &outbox)
         advanceDrops()
+        tellAccesses(context.now.instant, &outbox)
         store.advance(now: context.now, budget: 256)
     }
 

@@ -77,6 +77,11 @@ package struct ShardPlane: ~Copyable {
     let servedEpochs: UnsafeMutablePointer<UInt32>
     let copyHolders: UnsafeMutablePointer<UInt32>
     let learnerCounts: UnsafeMutablePointer<UInt8>
+    /// 1 for each slice that is served here and has a copy elsewhere which takes its writes; and how many there are.
+    let copied: UnsafeMutablePointer<UInt8>
+    var copiedCount = 0
+    /// When reads that copies were not told of yet are told, however few.
+    var accessesDueAt = Instant(nanoseconds: 0)
     /// How many slices are copies of each peer's.
     var copyCounts: [UInt32: Int] = [:]
     /// How many learners all slices teach.
@@ -124,6 +129,15 @@ package struct ShardPlane: ~Copyable {
         package var refusals: UInt64 = 0
         package var earlyOverflows: UInt64 = 0
         package var lostWrites: UInt64 = 0
+        /// Reads that a copy was told of; one for each copy.
+        package var accessesSent: UInt64 = 0
+        /// Reads that this node was told of as the copy of the slice.
+        package var accessesReceived: UInt64 = 0
+        /// Reads that this node was told of and is no copy for, or of another holder.
+        package var accessesIgnored: UInt64 = 0
+        /// Reads that a copy was not told of: it could not be reached, or too much waited on the way to it. The store
+        /// counts those of which nobody was told.
+        package var accessesDropped: UInt64 = 0
         package var longestPauseNanoseconds: UInt64 = 0
 
         package init() {}
@@ -141,6 +155,10 @@ package struct ShardPlane: ~Copyable {
             refusals += other.refusals
             earlyOverflows += other.earlyOverflows
             lostWrites += other.lostWrites
+            accessesSent += other.accessesSent
+            accessesReceived += other.accessesReceived
+            accessesIgnored += other.accessesIgnored
+            accessesDropped += other.accessesDropped
             longestPauseNanoseconds = max(longestPauseNanoseconds, other.longestPauseNanoseconds)
         }
     }
@@ -165,6 +183,8 @@ package struct ShardPlane: ~Copyable {
         self.servedEpochs.initialize(repeating: 0, count: slices.count)
         self.copyHolders = UnsafeMutablePointer<UInt32>.allocate(capacity: slices.count)
         self.copyHolders.initialize(repeating: 0, count: slices.count)
+        self.copied = UnsafeMutablePointer<UInt8>.allocate(capacity: slices.count)
+        self.copied.initialize(repeating: 0, count: slices.count)
         self.learnerCounts = UnsafeMutablePointer<UInt8>.allocate(capacity: slices.count)
         self.learnerCounts.initialize(repeating: 0, count: slices.count)
         self.streamCounter = UInt64(index + 1) << 48
@@ -172,6 +192,7 @@ package struct ShardPlane: ~Copyable {
 
     deinit {
         learnerCounts.deallocate()
+        copied.deallocate()
         copyHolders.deallocate()
         servedEpochs.deallocate()
         timed.deallocate()
@@ -514,6 +535,7 @@ package struct ShardPlane: ~Copyable {
         var copyHolder: UInt32 = 0
         var learners = 0
         var isTimed = false
+        var isCopied = false
         switch roles[local] {
         case .outside:
             level = .none
@@ -524,6 +546,7 @@ package struct ShardPlane: ~Copyable {
             learners = holder.streams.reduce(into: 0) { $0 += $1.isLearning ? 1 : 0 }
             if holder.phase.isServing { servedEpoch = holder.epoch }
             isTimed = holder.streams.contains { $0.isTimed }
+            isCopied = holder.phase.isServing && holder.streams.contains { $0.isFlowing }
             if case .draining = holder.phase { isTimed = true }
             switch holder.phase {
             case .claiming, .suspended: level = .none
@@ -547,6 +570,7 @@ package struct ShardPlane: ~Copyable {
         timed[local] = isTimed ? 1 : 0
         learnerCount += learners - Int(learnerCounts[local])
         learnerCounts[local] = UInt8(clamping: learners)
+        setCopied(local, isCopied)
         unsettled[local] = Attention.due.rawValue
         hasUnsettled = true
         revision += 1

@@ -4,7 +4,7 @@ package import Replication
 
 extension ShardTable {
     /// Frames about one slice that may come on any link: stream entries, acknowledgements, refusals, merges, and
-    /// adoptions, which follow a cut over on whatever link it came.
+    /// adoptions, which follow a cut over on whatever link it came; and access hints, about many slices.
     /// Returns false for a frame of another family.
     package func receive(
         _ kind: Frame.Kind,
@@ -52,9 +52,26 @@ extension ShardTable {
             let shard = lock(index)
             defer { unlock(index) }
             try shard.pointee.receiveMerge(body, context: context, outbox: &outbox)
+        case .accesses:
+            receive(try AccessesFrame(body), from: peer)
         default:
             return false
         }
         return true
+    }
+
+    /// Hands hints to their shards, in runs, so that no lock is held for long.
+    private func receive(_ accesses: AccessesFrame, from peer: PeerNumber) {
+        var start = 0
+        while start < accesses.count {
+            let index = index(of: Slice.index(of: accesses[start]))
+            let most = min(accesses.count, start + ShardPlane.accessesRunMax)
+            var end = start + 1
+            while end < most, self.index(of: Slice.index(of: accesses[end])) == index { end += 1 }
+            let shard = lock(index)
+            shard.pointee.receive(accesses, start..<end, from: peer)
+            unlock(index)
+            start = end
+        }
     }
 }

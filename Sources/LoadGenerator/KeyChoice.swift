@@ -74,7 +74,7 @@ package enum KeyChoice: Sendable {
 /// `@unchecked Sendable`: the memory is written in `init` and only read from then on.
 package final class Trace: @unchecked Sendable {
     package let count: Int
-    let keys: UnsafeMutablePointer<UInt32>
+    package let keys: UnsafeMutablePointer<UInt32>
 
     package init(_ list: [UInt32]) {
         count = list.count

@@ -115,6 +115,7 @@ final class ControlLoop: LinkOwner {
             plane.resolved(resolution.name, to: addresses, now: loop.now, outbox: &outbox, effects: &effects)
         }
         if plane.nextDeadline <= loop.now.instant {
+            outbox.congested = linkTable.congested
             plane.advance(to: loop.now, outbox: &outbox, effects: &effects)
         }
         linkTable.connect(loop.now.instant)

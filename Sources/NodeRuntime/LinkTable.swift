@@ -156,11 +156,13 @@ final class Link: EventHandler {
         switch Socket.send(descriptor, from: &output.pointee) {
         case .all:
             output.pointee.removeAll()
+            table.noteBacklog(of: self)
             table.owner.loop.change(registration, interest: .readable)
         case .wouldBlock:
             if output.pointee.unsentBytes > Self.outputBytesMax {
                 table.close(self)
             } else {
+                table.noteBacklog(of: self)
                 table.owner.loop.change(registration, interest: [.readable, .writable])
             }
         case .failed: table.close(self)
@@ -174,6 +176,8 @@ final class LinkTable {
     unowned(unsafe) let owner: any LinkOwner
     private var links: [UInt32: Link] = [:]
     private var outgoing: [PeerNumber: Link] = [:]
+    /// Members for which too much waits on the connection that this thread opened.
+    private(set) var congested: Set<PeerNumber> = []
     private var topology: Topology?
     private var retryAt: [PeerNumber: Instant] = [:]
     private var dirty: [Link] = []
@@ -275,6 +279,7 @@ final class LinkTable {
         forgetRecent()
         guard link.isOutgoing else { return }
         outgoing[link.peer] = nil
+        congested.remove(link.peer)
         retryAt[link.peer] = owner.loop.now.instant.advanced(byMilliseconds: Self.retryMilliseconds)
         updateDeadline()
         if link.isUp { owner.linkChanged(to: link.peer, isUp: false) }
@@ -304,6 +309,15 @@ final class LinkTable {
         recent[index] = (target, .passUnretained(link))
         link.output.pointee.buffer.append(bytes)
         touch(link)
+    }
+
+    fileprivate func noteBacklog(of link: Link) {
+        guard link.isOutgoing else { return }
+        if link.output.pointee.unsentBytes > Outbox.backlogBytesMax {
+            congested.insert(link.peer)
+        } else if !congested.isEmpty {
+            congested.remove(link.peer)
+        }
     }
 
     private func forgetRecent() {

@@ -382,7 +382,8 @@ extension ControlMessage {
                 holders.append(holder)
             }
             self = .table(members: members, epochs: epochs, holders: holders)
-        case .hello, .request, .response, .entry, .acknowledgement, .exchange, .exchangeReply, .merge:
+        case .hello, .request, .response, .entry, .acknowledgement, .exchange, .exchangeReply, .merge,
+            .accesses:
             return nil
         }
         guard reader.remaining == 0 else { throw MalformedBytes() }

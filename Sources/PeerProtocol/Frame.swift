@@ -7,8 +7,9 @@ package import ClusterCore
 // not fit its type ends the connection: after that nothing on it can be trusted. The first frame of a connection is a
 // `hello`, which carries the protocol version, so that a later version can refuse or adapt.
 //
-// Three families share the connections: requests and responses (a coordinator and a holder), stream entries and
-// acknowledgements (a holder and its successors, per slice and in order), and control (leases, claims, movement).
+// Four families share the connections: requests and responses (a coordinator and a holder), stream entries and
+// acknowledgements (a holder and its successors, per slice and in order), control (leases, claims, movement), and
+// access hints (a holder to its successors, which may be lost).
 
 /// What every frame begins with.
 package enum Frame {
@@ -17,7 +18,7 @@ package enum Frame {
     /// The longest body, in bytes: an item of the largest size with room for its key and fields.
     package static let bodyBytesMax = 129 * 1024 * 1024
     /// The version of this protocol, said in `hello`.
-    package static let version: UInt16 = 1
+    package static let version: UInt16 = 2
 
     /// The type of a frame.
     package enum Kind: UInt8, Sendable, CaseIterable {
@@ -46,6 +47,7 @@ package enum Frame {
         case order = 23
         case orderReply = 24
         case stopping = 25
+        case accesses = 26
     }
 
     /// Looks for a whole frame at the front of `bytes`. Nil: more bytes are wanted.

@@ -24,6 +24,9 @@ package struct HolderTable: Sendable {
         isOwnVote = Array(repeating: false, count: Slice.count)
     }
 
+    /// Whether this member agreed to the record, or has it from the holder itself; if not, from another's table.
+    package func isVouchedFor(_ slice: Int) -> Bool { isOwnVote[slice] }
+
     /// Takes note of a holder. Older epochs change nothing; in the same epoch a known holder stays.
     /// `isVote`: this member agreed to a claim. Returns whether anything changed.
     @discardableResult

@@ -89,6 +89,16 @@ extension World {
         }
     }
 
+    /// The members for which a fault holds back more than a connection should have waiting.
+    func congested(_ thread: SimulatedThread) -> Set<PeerNumber> {
+        var congested: Set<PeerNumber> = []
+        for (peer, connection) in thread.outgoing where !connection.atAcceptor.held.isEmpty {
+            let bytes = connection.atAcceptor.held.reduce(into: 0) { $0 += $1.count }
+            if bytes > Outbox.backlogBytesMax { congested.insert(peer) }
+        }
+        return congested
+    }
+
     func isOpener(_ connection: Connection, _ process: Process, _ thread: SimulatedThread) -> Bool {
         connection.opener === process && connection.openerThread == thread.index
             && !(connection.acceptor === process && connection.acceptorThread == thread.index)

@@ -198,6 +198,7 @@ package final class World {
         thread.wakeAt = nil
         if thread.index == 0 {
             if process.control.nextDeadline <= now(process).instant {
+                thread.outbox.congested = congested(thread)
                 process.control.advance(to: now(process), outbox: &thread.outbox, effects: &process.effects)
             }
             refreshClients(process)

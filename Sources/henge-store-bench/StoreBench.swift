@@ -3,8 +3,18 @@ import CacheStore
 import ClusterCore
 import LoadGenerator
 
-// The store by itself: no sockets, no protocol, no other node. What an operation costs here is what is left to win or to
-// lose once the kernel has had its part.
+// The store by itself: no sockets, no protocol. What an operation costs here is what is left to win or to lose once the
+// kernel has had its part; and what a copy has of its holder's items is what a takeover serves at once.
+
+@main
+struct StoreBench: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "henge-store-bench",
+        abstract: "Measures the store in-process.",
+        subcommands: [Times.self, Promoted.self],
+        defaultSubcommand: Times.self
+    )
+}
 
 /// Memory that holds so many items of 20-byte keys and 100-byte values without eviction, in any layout.
 func roomBytes(items: UInt64) -> Int {
@@ -12,11 +22,9 @@ func roomBytes(items: UInt64) -> Int {
 }
 
 /// Times the operations of a shard, and sets by two workers over one.
-@main
-struct StoreBench: ParsableCommand {
+struct Times: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "henge-store-bench",
-        abstract: "Times the operations of the store in-process: nanoseconds of processor time an operation."
+        abstract: "Times the operations of the store: nanoseconds of processor time an operation."
     )
 
     @Option(name: .customLong("items"), help: "Number of items; once for each (100000, 1000000, 10000000).")

@@ -13,8 +13,9 @@ import Settings
 enum Metrics {
     static func text(_ snapshot: ClusterSnapshot, _ shared: SharedState, _ settings: NodeSettings) -> String {
         var page = Page()
-        memcached(shared.facts(), &page)
-        cluster(snapshot, shared, &page)
+        let facts = shared.facts()
+        memcached(facts, &page)
+        cluster(snapshot, facts, shared.shardCounters(), &page)
         page.family("henge_build_info", "gauge", "Always 1; the labels tell the program.")
         page.sample("henge_build_info", [("version", Main.version)], 1)
         return page.text
@@ -80,11 +81,23 @@ enum Metrics {
         )
         page.gauge("henge_tombstones", "Deletions that are remembered.", UInt64(facts.store.tombstones))
         page.counter("henge_floor_raises_total", "Tombstones dropped early.", facts.store.floorRaises)
+        page.gauge("henge_store_index_bytes", "Bytes of the index.", UInt64(facts.store.indexBytes))
+        page.gauge(
+            "henge_store_dead_bytes",
+            "Bytes of segments in use that hold neither items nor tombstones.",
+            UInt64(max(0, facts.store.deadBytes))
+        )
+        page.counter("henge_store_moved_bytes_total", "Bytes of items that cleaning moved.", facts.store.movedBytes)
         page.gauge("process_cpu_user_microseconds", "Processor time in user mode.", process.userMicroseconds)
         page.gauge("process_cpu_system_microseconds", "Processor time in the kernel.", process.systemMicroseconds)
     }
 
-    private static func cluster(_ snapshot: ClusterSnapshot, _ shared: SharedState, _ page: inout Page) {
+    private static func cluster(
+        _ snapshot: ClusterSnapshot,
+        _ facts: NodeFigures,
+        _ counters: ShardPlane.Counters,
+        _ page: inout Page
+    ) {
         page.family("henge_members", "gauge", "Members by lifecycle and liveness.")
         for lifecycle in [Lifecycle.joining, .up, .draining, .left] {
             for liveness in [Liveness.alive, .suspect, .down] {
@@ -118,10 +131,20 @@ enum Metrics {
         page.counter("henge_stalls_total", "Pauses of the process.", snapshot.outcomes.stalls)
         page.counter("henge_claims_total", "Claims to slices.", snapshot.outcomes.claimsMade)
         page.counter("henge_claims_failed_total", "Claims that were given up.", snapshot.outcomes.claimsFailed)
-        let counters = shared.shardCounters()
         page.counter("henge_transfer_bytes_total", "Bytes of content sent to copies.", counters.snapshotBytes)
         page.counter("henge_slices_learned_total", "Slices learned.", counters.learned)
         page.counter("henge_cut_overs_aborted_total", "Cut overs called off.", counters.cutOversAborted)
+        page.family(
+            "henge_access_hints_total",
+            "counter",
+            "Reads that holders tell copies of, by what became of the hint."
+        )
+        let hints = [
+            ("sent", counters.accessesSent), ("received", counters.accessesReceived),
+            ("ignored", counters.accessesIgnored),
+            ("dropped", counters.accessesDropped + facts.store.accessesDropped),
+        ]
+        for (result, count) in hints { page.sample("henge_access_hints_total", [("result", result)], count) }
         page.gauge(
             "henge_write_wait_max_microseconds",
             "The longest that a write has waited for its copies.",

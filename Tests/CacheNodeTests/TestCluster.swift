@@ -41,12 +41,12 @@ final class TestNode {
     var completions: [Outbox.Completion] = []
     var signals: [Outbox.Signal] = []
 
-    init(_ number: UInt32, configuration: ReplicationConfiguration) {
+    init(_ number: UInt32, configuration: ReplicationConfiguration, memoryBytes: Int) {
         self.number = PeerNumber(number)
         reference = MemberReference(id: NodeID(high: 0, low: UInt64(number)), generation: 1)
         shards = ShardTable(
             count: 1,
-            store: StoreConfiguration(memoryBytes: 16 * 1024 * 1024),
+            store: StoreConfiguration(memoryBytes: memoryBytes),
             configuration: configuration,
             locks: nil
         )
@@ -81,8 +81,14 @@ final class TestCluster {
     private var topologyVersion: UInt64 = 0
     private var requests: UInt64 = 0
 
-    init(_ count: Int, configuration: ReplicationConfiguration = ReplicationConfiguration()) {
-        nodes = (0..<count).map { TestNode(UInt32($0 + 1), configuration: configuration) }
+    init(
+        _ count: Int,
+        configuration: ReplicationConfiguration = ReplicationConfiguration(),
+        memoryBytes: Int = 16 * 1024 * 1024
+    ) {
+        nodes = (0..<count).map {
+            TestNode(UInt32($0 + 1), configuration: configuration, memoryBytes: memoryBytes)
+        }
         for node in nodes {
             for other in nodes where other !== node { setPeer(node, other, isReachable: true) }
         }
@@ -172,8 +178,11 @@ final class TestCluster {
     func run() throws {
         var count = 0
         while !network.isEmpty {
-            try deliver(network.removeFirst())
-            count += 1
+            // What follows comes behind everything that is under way.
+            let list = network
+            network = []
+            for message in list { try deliver(message) }
+            count += list.count
             try #require(count < 100_000, "the nodes talk for ever")
         }
     }
@@ -187,7 +196,7 @@ final class TestCluster {
 
     // MARK: - Steps
 
-    func startEmpty(_ index: Int, epoch: UInt32) {
+    func startEmpty(_ index: Int, epoch: UInt32, slice: Int = Keys.slice) {
         let entry = SliceEpoch(slice: slice, epoch: epoch)
         change(index) { $0.startEmpty(entry, context: context, outbox: &$1) }
     }
@@ -213,11 +222,12 @@ final class TestCluster {
         )
     }
 
-    /// One walk of a node towards a ring in which the slice's owners are `wanted`.
-    func walk(_ index: Int, wanted: [Int]) {
+    /// One walk of a node towards a ring in which the slice's owners are `wanted`. No more slices than `most` begin to
+    /// be learned.
+    func walk(_ index: Int, wanted: [Int], most: Int = 100) {
         let topology = topology(index, wanted: wanted)
         change(index) {
-            var budget = 100
+            var budget = most
             $0.ringChanged()
             $0.walk(topology: topology, budget: &budget, context: context, outbox: &$1)
         }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 
 import support
 from harness import load
-from harness.nodes import Cluster
+from harness.nodes import Cluster, http_get, poll
 from support import BOTH, ClusterTest, reports
 
 KEYS = 300
@@ -200,6 +201,28 @@ class DataTest(ClusterTest):
                 self.assertRegex(rows[name], r"^\d+\.\d{6}$")
             for name in ("settings", "items", "slabs"):
                 self.assertTrue(self.raw(node.client, f"stats {name}\r\n".encode(), b"END\r\n").endswith(b"END\r\n"))
+
+    def hints(self, result: str) -> int:
+        """Access hints of all nodes with that result."""
+        total = 0
+        for node in self.shared.nodes:
+            _, metrics = http_get(node.admin, "/metrics")
+            found = re.search(rf'^henge_access_hints_total{{result="{result}"}} (\d+)$', metrics, re.MULTILINE)
+            assert found is not None, f"no count of hints that were {result}"
+            total += int(found[1])
+        return total
+
+    def test_copies_hear_what_is_read_at_their_holders(self) -> None:
+        nodes = self.connections("pymemcache")
+        before = {result: self.hints(result) for result in ("sent", "received", "dropped")}
+        for index in range(KEYS):
+            nodes[index % 3].set(f"read:{index}", b"value")
+            self.assertEqual(nodes[(index + 1) % 3].get(f"read:{index}"), b"value")
+        # One copy of each key, which hears of its first read.
+        heard = before["received"] + KEYS
+        poll("hints for all reads", time.monotonic() + 10, lambda: self.hints("received") >= heard)
+        self.assertGreaterEqual(self.hints("sent"), before["sent"] + KEYS)
+        self.assertEqual(self.hints("dropped"), before["dropped"])
 
     def test_z_flush_all_on_one_node_empties_all(self) -> None:
         nodes = self.connections("pymemcache")

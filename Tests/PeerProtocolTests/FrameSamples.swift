@@ -145,6 +145,10 @@ enum FrameSamples {
             ).append(to: &response)
             all.append(response.array())
         }
+        let hashes = (0..<Int.random(in: 0...20, using: &random)).map { _ in random.next() }
+        var accesses = ByteBuffer()
+        AccessesFrame.append(hashes[...], to: &accesses)
+        all.append(accesses.array())
         for kind in 1...9 { all.append(entry(EntryFrame.Kind(rawValue: UInt8(kind)) ?? .stored, &random)) }
         return all
     }
@@ -250,6 +254,10 @@ func rewritten(_ kind: Frame.Kind, _ body: UnsafeRawBufferPointer) throws(Malfor
         }
         buffer.append(try reader.rest())
         Frame.end(start, in: &buffer)
+    case .accesses:
+        let frame = try AccessesFrame(body)
+        let hashes = (0..<frame.count).map { frame[$0] }
+        AccessesFrame.append(hashes[...], to: &buffer)
     case .exchange, .exchangeReply, .merge:
         let start = Frame.begin(kind, in: &buffer)
         buffer.append(body)

@@ -100,6 +100,10 @@ import Testing
                 // These end in bytes without a length of their own.
                 case .request, .response, .entry, .orderReply, .learn:
                     if let copy { #expect(Array(copy[Frame.headerBytes...]) == Array(body[..<count])) }
+                // Whole hashes fewer are a shorter list.
+                case .accesses:
+                    #expect((copy != nil) == (count % AccessesFrame.hashBytes == 0), "\(count) of \(body.count) bytes")
+                    if let copy { #expect(Array(copy[Frame.headerBytes...]) == Array(body[..<count])) }
                 default:
                     #expect(copy == nil, "\(kind) of \(count) of \(body.count) bytes")
                 }
@@ -118,6 +122,26 @@ import Testing
             let body = frame[Frame.headerBytes...] + [0]
             #expect(throws: MalformedBytes.self, "\(kind)") {
                 try Array(body).withUnsafeBytes { _ = try rewritten(kind, $0) }
+            }
+        }
+    }
+
+    @Test func `a list of accesses has whole hashes, and not too many`() throws {
+        for count in [0, 1, AccessesFrame.countMax] {
+            let hashes = (0..<UInt64(count)).map { $0 &* 0x9e37_79b9_7f4a_7c15 }
+            var buffer = ByteBuffer()
+            AccessesFrame.append(hashes[...], to: &buffer)
+            try buffer.array().withUnsafeBytes { raw in
+                let (kind, body, _) = try #require(try Frame.next(in: raw))
+                #expect(kind == .accesses)
+                let frame = try AccessesFrame(body)
+                #expect((0..<frame.count).map { frame[$0] } == hashes)
+            }
+        }
+        for count in [1, 7, 9, AccessesFrame.countMax * 8 + 1, AccessesFrame.countMax * 8 + 8] {
+            let body = [UInt8](repeating: 1, count: count)
+            #expect(throws: MalformedBytes.self, "\(count) bytes") {
+                try body.withUnsafeBytes { _ = try AccessesFrame($0) }
             }
         }
     }

@@ -175,9 +175,12 @@ import Testing
         let frame = buffer.array()
         let copy = try body(frame).withUnsafeBytes { try Hello($0) }
         #expect(copy == hello)
-        var other = body(frame)
-        other[0] = 2
-        #expect(throws: MalformedBytes.self) { try other.withUnsafeBytes { _ = try Hello($0) } }
+        for version in [0, Frame.version - 1, Frame.version + 1, .max] as [UInt16] {
+            var other = body(frame)
+            other[0] = UInt8(truncatingIfNeeded: version)
+            other[1] = UInt8(truncatingIfNeeded: version >> 8)
+            #expect(throws: MalformedBytes.self, "\(version)") { try other.withUnsafeBytes { _ = try Hello($0) } }
+        }
         var lane = body(frame)
         lane[lane.count - 2] = 3
         #expect(throws: MalformedBytes.self) { try lane.withUnsafeBytes { _ = try Hello($0) } }

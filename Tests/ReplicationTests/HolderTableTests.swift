@@ -26,6 +26,21 @@ import Testing
         expect(table, 4, b)
     }
 
+    @Test func `a vote and the holder's own word vouch for a record, another's table does not`() {
+        var table = HolderTable()
+        #expect(!table.isVouchedFor(5))
+        table.record(slice: 5, epoch: 1, holder: a, isVote: false)
+        #expect(!table.isVouchedFor(5))
+        table.record(slice: 5, epoch: 2, holder: b, isVote: true)
+        #expect(table.isVouchedFor(5))
+        #expect(table.record(slice: 5, epoch: 1, holder: c, isVote: false) == false)
+        #expect(table.isVouchedFor(5), "what changed nothing takes nothing back")
+        table.record(slice: 5, epoch: 3, holder: c, isVote: false)
+        #expect(!table.isVouchedFor(5))
+        #expect(table.correct(slice: 5, epoch: 4, holder: a) == true)
+        #expect(table.isVouchedFor(5))
+    }
+
     @Test func `in the same epoch a known holder stays`() {
         var table = HolderTable()
         table.record(slice: 5, epoch: 3, holder: a, isVote: true)

@@ -21,7 +21,7 @@ import sys
 from typing import Any, Iterator
 
 from . import memcached
-from .bench_cases import CASES, NAMES, SPECIAL, Case, describe
+from .bench_cases import CASES, NAMES, SPECIAL, Case, Skipped, describe
 from .bench_servers import (
     Henge,
     Memcached,
@@ -40,10 +40,6 @@ SECONDS, ROUNDS = 2.0, 5
 QUICK_SECONDS, QUICK_ROUNDS = 0.7, 3
 # The program of the generator ends with this where a server does not speak what was asked for.
 UNSPOKEN = 3
-
-
-class Skipped(Exception):
-    """A case that cannot be measured here, and why."""
 
 
 @dataclasses.dataclass
@@ -254,7 +250,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="short: a rough figure")
     parser.add_argument("--smoke", action="store_true", help="tiny: only whether all of it works")
     parser.add_argument("--json", type=pathlib.Path, metavar="PATH", help="where the results go, too")
-    parser.add_argument("--traces", type=pathlib.Path, metavar="DIR", help="recorded sequences, for hit-ratio")
+    parser.add_argument("--traces", type=pathlib.Path, metavar="DIR", help="recorded sequences, for hit-ratio, promoted")
     parser.add_argument("--programs", type=pathlib.Path, metavar="DIR", help="take the programs from there; build none")
     parser.add_argument("--base-port", type=int, metavar="PORT", help="take ports from here on, instead of any")
     options = parser.parse_args()

@@ -5,6 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 
+class Skipped(Exception):
+    """A case that cannot be measured here, and why."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Goal:
     """The most that a ratio may be, beside a memcached that sends each pipelined reply by itself, and one that does
@@ -57,6 +61,7 @@ SPECIAL = {
     "latency": "open loop at 25, 50 and 75 % of saturation, 9 gets to 1 set",
     "memory": "resident bytes an item beyond key and value",
     "hit-ratio": "misses of replayed and drawn sequences at equal growth of resident size",
+    "promoted": "what a copy that took over would have of its holder's hits, in-process",
     "expiry": "share of expired items among those held",
     "store": "the store in-process: henge-store-bench",
 }

@@ -10,7 +10,8 @@ import subprocess
 import tempfile
 from typing import Any, Callable
 
-from .bench import CONNECTIONS, Bench, Skipped, group, spread
+from .bench import CONNECTIONS, Bench, group, spread
+from .bench_cases import Skipped
 from .bench_servers import Henge, Memcached, has_memcached, resident_bytes
 from .bench_servers import statistics as server_statistics
 from .nodes import ClusterError
@@ -145,12 +146,8 @@ def hit_ratio(bench: Bench) -> dict[str, Any]:
 def _sequences(bench: Bench, place: pathlib.Path) -> list[tuple[str, int, float, list[object]]]:
     """Name, memory, the most that the ratio may be, and the generator's arguments."""
     found: list[tuple[str, int, float, list[object]]] = []
-    if bench.traces is not None:
-        for packed in ("w106.trace.xz", "w106-sizes.u32.xz"):
-            (place / packed.removesuffix(".xz")).write_bytes(lzma.decompress((bench.traces / packed).read_bytes()))
-        recorded: list[object] = ["--trace", place / "w106.trace", "--sizes", place / "w106-sizes.u32"]
-        if bench.quick or bench.smoke:
-            recorded += ["--requests", bench.scaled(1_500_000)]
+    recorded = _recorded(bench, place)
+    if recorded is not None:
         found += [("T1", 32, 0.75, recorded), ("T1", 64, 0.92, recorded)]
     drawn = bench.scaled(1_500_000 if bench.quick else 4_000_000)
     sizes = ["--size-table", DATA / "value-sizes.tsv", "--size-cap", 200_000]
@@ -159,6 +156,18 @@ def _sequences(bench: Bench, place: pathlib.Path) -> list[tuple[str, int, float,
     if bench.smoke:
         return [*found[:1], ("T2", 64, 0.82, popular)]
     return [*found, ("T2", 64, 0.82, popular), ("T3", 64, 0.90, [*zipf, "--requests", drawn])]
+
+
+def _recorded(bench: Bench, place: pathlib.Path) -> list[object] | None:
+    """Arguments that name T1, unpacked into a directory; None where it is not there."""
+    if bench.traces is None:
+        return None
+    for packed in ("w106.trace.xz", "w106-sizes.u32.xz"):
+        (place / packed.removesuffix(".xz")).write_bytes(lzma.decompress((bench.traces / packed).read_bytes()))
+    recorded: list[object] = ["--trace", place / "w106.trace", "--sizes", place / "w106-sizes.u32"]
+    if bench.quick or bench.smoke:
+        recorded += ["--requests", bench.scaled(1_500_000)]
+    return recorded
 
 
 def _replay(bench: Bench, server: Any, arguments: list[object], wire: str = "text") -> dict[str, Any]:
@@ -192,6 +201,48 @@ def _matched(bench: Bench, arguments: list[object], growth: int, megabytes: int)
         limit += step
     assert best is not None
     return best
+
+
+# MARK: promoted
+
+
+def promoted(bench: Bench) -> dict[str, Any]:
+    """What a copy that took over would have of its holder's hits: T1 on the shards of two nodes, in-process."""
+    result: dict[str, Any] = {"sequences": []}
+    with tempfile.TemporaryDirectory(prefix="henge-bench-") as place:
+        recorded = _recorded(bench, pathlib.Path(place))
+        if recorded is None:
+            raise Skipped("--traces DIR says where w106.trace.xz and w106-sizes.u32.xz are")
+        bench.say("\nof its holder's hits a copy has, from the first eviction on; in the worst tenth of the sequence")
+        bench.say(f"{'sequence':12} {'hints':>7} {'worst':>7} {'without':>8} {'worst':>7} {'goal':>5} {'hashes told':>12}")
+        for megabytes in (32, 64):
+            shards = max(1, megabytes // 16)
+            done = _store_bench(bench, "promoted", "--memory-mib", megabytes, "--shards", shards, *recorded)
+            entry = {"name": "T1", "megabytes": megabytes, "goal": 0.95, **done}
+            result["sequences"].append(entry)
+            ours, without = done["hints"], done["no_hints"]
+            told = ours["accesses_sent"] / ours["requests"] if ours["requests"] else float("nan")
+            bench.say(
+                f"{'T1 ' + str(megabytes) + 'M':12} {ours['share']:7.3f} {ours['least_share']:7.3f}"
+                f" {without['share']:8.3f} {without['least_share']:7.3f} {0.95:5.2f} {told:12.3f}"
+            )
+    return result
+
+
+def _store_bench(bench: Bench, *arguments: object) -> dict[str, Any]:
+    """What `henge-store-bench` says."""
+    command = [str(bench.programs / "henge-store-bench"), *(str(argument) for argument in arguments), "--json"]
+    done = subprocess.run(
+        ["setpriv", "--pdeathsig", "KILL", *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=3600,
+    )
+    if done.returncode != 0:
+        raise ClusterError(f"henge-store-bench ended with {done.returncode}\n{done.stderr.strip()[-500:]}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 # MARK: expiry
@@ -244,22 +295,13 @@ def _compressed(mix: str, factor: float) -> str:
 
 def store(bench: Bench) -> dict[str, Any]:
     """`henge-store-bench`, whose table it prints."""
-    command = [str(bench.programs / "henge-store-bench"), "--json"]
+    arguments: list[object] = []
     if bench.smoke:
-        command += ["--items", "5000", "--rounds", "1", "--operations", "20000"]
+        arguments = ["--items", 5000, "--rounds", 1, "--operations", 20_000]
     elif bench.quick:
-        command += ["--items", "100000", "--items", "1000000", "--rounds", "3", "--operations", "1000000"]
+        arguments = ["--items", 100_000, "--items", 1_000_000, "--rounds", 3, "--operations", 1_000_000]
     bench.say("\nthe store in-process, nanoseconds an operation")
-    done = subprocess.run(
-        ["setpriv", "--pdeathsig", "KILL", *command],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=3600,
-    )
-    if done.returncode != 0:
-        raise ClusterError(f"henge-store-bench ended with {done.returncode}\n{done.stderr.strip()[-500:]}")
-    result = json.loads(done.stdout)
+    result = _store_bench(bench, *arguments)
     for line in result["rows"]:
         bench.say(
             f"{line['items']:>12,} {line['operation']:24} {line['median_ns']:10.1f}"
@@ -275,6 +317,7 @@ RUN: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "latency": latency,
     "memory": memory,
     "hit-ratio": hit_ratio,
+    "promoted": promoted,
     "expiry": expiry,
     "store": store,
 }
