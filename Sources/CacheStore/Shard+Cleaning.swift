@@ -222,8 +222,7 @@ extension Shard {
     }
 
     private mutating func moveBytes(_ work: Work, expiry: UInt32, to pool: Slot.Kind, _ now: Now) -> UInt64? {
-        let timeClass = TimeClass.of(expiry: expiry, now: now.unixSeconds)
-        guard let location = append(work.bytes, pool: pool, timeClass: timeClass, expiry: expiry) else { return nil }
+        guard let location = append(work.bytes, pool: pool, expiry: expiry, now: now) else { return nil }
         memcpy(segments.record(location).raw, segments.record(work.location).raw, work.bytes)
         counters.movedBytes &+= UInt64(work.bytes)
         return location
