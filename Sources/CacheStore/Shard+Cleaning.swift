@@ -119,7 +119,7 @@ extension Shard {
                 case .item, .tombstone:
                     batch[count] = Work(location: location, hash: hash(record.key), bytes: bytes, isChunk: false)
                 }
-                if let line = index.line(batch[count].hash) { Prefetch.read(line) }
+                index.prefetch(batch[count].hash)
                 weight &+= 1 &+ bytes / Self.bytesPerUnit
                 count &+= 1
             }
