@@ -6,10 +6,12 @@ extension Shard {
     private static let reserve = 2
     /// Below this many free segments each store cleans a little.
     private static let lowWater = 4
-    /// What a store cleans then, see `clean`.
-    private static let cleaningStep = 24
-    /// How many bytes one store may have moved without winning a segment, before items leave that were read.
-    private static let movedInVainMax = 4 << 20
+    /// How many records a store cleans then, see `clean`, and one more for so many bytes that it stores: the smallest
+    /// record is three times as large, so that stores of any size stay ahead, of records of any size.
+    static let cleaningStep = 24
+    static let bytesPerCleaned = 8
+    /// How many records a store may look at without winning a segment, before items leave that were read.
+    static let cleanedInVainMax = 4096
     /// One part in this many of all segments may be open for items that expire, and at least a few.
     private static let openShare = 16
     private static let openMin = 3
@@ -49,7 +51,9 @@ extension Shard {
     /// Makes sure that a record of that size can be appended to a pool, at once and without cleaning. False where
     /// there is no room to be made. Items may be evicted and moved.
     mutating func makeRoom(_ bytes: Int, pool: Slot.Kind, expiry: UInt32, now: Now) -> Bool {
-        if segments.freeCount < Self.lowWater { clean(limit: Self.cleaningStep, now: now) }
+        if segments.freeCount < Self.lowWater {
+            clean(limit: Self.cleaningStep &+ bytes / Self.bytesPerCleaned, now: now)
+        }
         if segments.freeCount > Self.reserve || hasRoom(bytes, pool: pool, expiry: expiry, now: now) {
             return true
         }
@@ -94,19 +98,21 @@ extension Shard {
     /// Cleans until that many segments are free beyond the reserve; false where that cannot be.
     mutating func makeFree(_ count: Int, now: Now) -> Bool {
         let wanted = count + (segments.count < 32 ? 1 : Self.reserve)
-        var stalled = 0
-        let stallsMax = max(3, Self.movedInVainMax >> layout.segmentShift)
+        // Beyond this even the dropping of items does not help.
+        let hopeless = Self.cleanedInVainMax + segments.count * layout.segmentBytes / Record.headerBytes
+        var inVain = 0
+        var best = segments.freeCount
         while segments.freeCount < wanted {
-            let before = segments.freeCount
             // Where all items were read, moving them wins nothing: then they go without a look.
-            guard
-                cleanSegment(isForced: stalled >= stallsMax, now: now) || shrinkIndex()
-                    || dropOldestTombstones(now: now)
-            else {
-                return false
+            let weight = cleanSome(isForced: inVain >= Self.cleanedInVainMax, now: now)
+            if weight == 0, !shrinkIndex(), !dropOldestTombstones(now: now) { return false }
+            inVain += weight
+            // What moves takes a segment before its own becomes free: that is none won.
+            if segments.freeCount > best {
+                best = segments.freeCount
+                inVain = 0
             }
-            stalled = segments.freeCount > before ? 0 : stalled + 1
-            if stalled > stallsMax + segments.count { return false }
+            if inVain > hopeless { return false }
         }
         return true
     }

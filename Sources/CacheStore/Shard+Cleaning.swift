@@ -24,22 +24,20 @@ extension Shard {
     private static let smallShare = 10
     /// Records that are looked up together, so that their cache misses overlap.
     private static let batchMax = 16
-    /// Bytes that weigh as much as a record, for the length of a step.
+    /// Bytes that weigh as much as a record, dead or alive, for the length of a step.
     private static let bytesPerUnit = 512
 
     /// Cleans a few records: about `limit` of them, fewer where they are large. Begins a segment if none is under way.
-    mutating func clean(limit: Int, isForced: Bool = false, now: Now) {
+    mutating func clean(limit: Int, now: Now) {
         if cleaning == nil { cleaning = nextCleaning(now) }
         var left = limit
-        while left > 0, cleaning != nil { left -= cleanBatch(isForced: isForced, limit: left, now: now) }
+        while left > 0, cleaning != nil { left -= cleanBatch(isForced: false, limit: left, now: now) }
     }
 
-    /// Cleans a segment to its end; false where there is none to clean.
-    mutating func cleanSegment(isForced: Bool, now: Now) -> Bool {
+    /// Cleans a batch of records; returns what they weigh, and 0 where there is nothing to clean.
+    mutating func cleanSome(isForced: Bool, now: Now) -> Int {
         if cleaning == nil { cleaning = nextCleaning(now) }
-        if cleaning == nil { return false }
-        while cleaning != nil { _ = cleanBatch(isForced: isForced, limit: .max, now: now) }
-        return true
+        return cleaning == nil ? 0 : cleanBatch(isForced: isForced, limit: .max, now: now)
     }
 
     /// Which segment to clean: one that is expired, one that is thin, or the oldest of the pool that has too much.
@@ -105,12 +103,15 @@ extension Shard {
             var count = 0
             var offset = current.offset
             let end = Int(row.pointee.used)
+            var visited: UInt64 = 0
             while offset < end, count < Self.batchMax, weight < limit {
                 let location = segments.location(segment: current.segment, offset: offset)
                 let record = segments.record(location)
                 let bytes = record.byteCount
                 precondition(bytes > 0, "a record of no length at \(offset) of segment \(current.segment)")
                 offset &+= bytes
+                visited &+= 1
+                weight &+= 1
                 switch record.kind {
                 case .filler: continue
                 case .chunk:
@@ -120,11 +121,12 @@ extension Shard {
                     batch[count] = Work(location: location, hash: hash(record.key), bytes: bytes, isChunk: false)
                 }
                 index.prefetch(batch[count].hash)
-                weight &+= 1 &+ bytes / Self.bytesPerUnit
+                weight &+= bytes / Self.bytesPerUnit
                 count &+= 1
             }
             current.offset = offset
             cleaning = current
+            visitedRecords &+= visited
             for position in 0..<count {
                 let work = batch[position]
                 // An earlier one of the batch may have taken this one with it: the chunks of a value leave together.

@@ -57,6 +57,9 @@ public struct Shard: ~Copyable {
     var openTombstones = SegmentTable.none
     /// The cleaning that is under way.
     var cleaning: Cleaning?
+    /// Records that cleaning has looked at since the start, fillers included: the measure of a call's work, beside
+    /// `StoreStatistics.movedBytes`.
+    var visitedRecords: UInt64 = 0
     /// Where the next tombstone whose age is to be looked at lies; nil begins at the oldest.
     var tombstoneCursor: (segment: UInt32, offset: Int)?
     /// No segment can have expired before this second.
