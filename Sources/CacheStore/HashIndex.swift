@@ -76,9 +76,9 @@ extension UnsafeMutablePointer where Pointee == Page {
 
     @inline(__always)
     func isSpilled(_ bucket: Int) -> Bool {
-        bucket < 64
-            ? pointee.spilledLow &>> UInt64(bucket) & 1 != 0
-            : pointee.spilledHigh &>> UInt64(bucket &- 64) & 1 != 0
+        // The two words lie one behind the other, at the start; a choice between them could not be foreseen.
+        let word = UnsafeRawPointer(self).load(fromByteOffset: (bucket &>> 6) &* 8, as: UInt64.self)
+        return word &>> UInt64(bucket & 63) & 1 != 0
     }
 
     @inline(__always)
@@ -240,13 +240,48 @@ struct HashIndex {
         return (UInt64(page.pointee.prefix) &<< shift, (UInt64(page.pointee.prefix) &+ 1) &<< shift)
     }
 
-    /// The line of the bucket where a hash belongs; nil where its page is empty.
+    /// Asks for the bucket where a hash belongs, and for the one behind it where the first has spilled.
     @inline(__always)
-    func line(_ hash: UInt64) -> SlotPointer? {
+    func prefetch(_ hash: UInt64) {
         let position = position(hash)
         let page = page(at: position)
-        if page.pointee.extentCount == 0 { return nil }
-        return bucket(bucketIndex(tag(position), in: page), of: page)
+        if page.pointee.extentCount == 0 { return }
+        let index = bucketIndex(tag(position), in: page)
+        let bucket = bucket(index, of: page)
+        Prefetch.read(bucket)
+        // Without a branch. At the end of an extent it asks in vain, for what lies behind.
+        Prefetch.read(bucket + (page.isSpilled(index) ? Self.bucketSlots : 0))
+    }
+
+    /// What most likely is the slot of a hash: one with its tag in the first two buckets. Looks at no record.
+    @inline(__always)
+    func likelySlot(_ hash: UInt64) -> UInt64? {
+        let position = position(hash)
+        let page = page(at: position)
+        let bucketCount = page.pointee.bucketCount
+        if bucketCount == 0 { return nil }
+        let tag = tag(position)
+        let index = bucketIndex(tag, in: page)
+        let first = bucket(index, of: page)
+        let matches = Self.matches(tag, in: first)
+        if matches != 0 { return first[matches.trailingZeroBitCount] }
+        guard page.isSpilled(index) else { return nil }
+        let second = bucket(index &+ 1 == bucketCount ? 0 : index &+ 1, of: page)
+        let others = Self.matches(tag, in: second)
+        return others == 0 ? nil : second[others.trailingZeroBitCount]
+    }
+
+    /// A bit for each slot of a bucket that has a tag; for tag 0 empty ones are among them.
+    ///
+    /// All eight are compared and nothing branches: which slot it is, no processor can foresee.
+    @inline(__always)
+    static func matches(_ tag: UInt64, in bucket: SlotPointer) -> UInt32 {
+        var matches: UInt32 = 0
+        for slotIndex in 0..<bucketSlots {
+            let isMatch: UInt32 = bucket[slotIndex] &>> Slot.tagShift == tag ? 1 : 0
+            matches |= isMatch &<< UInt32(truncatingIfNeeded: slotIndex)
+        }
+        return matches
     }
 
     /// Walks the slots whose tag is a hash's, until `body` returns true; returns that slot.
@@ -261,9 +296,11 @@ struct HashIndex {
         var left = bucketCount
         while true {
             let bucket = bucket(index, of: page)
-            for slotIndex in 0..<Self.bucketSlots {
-                let slot = bucket[slotIndex]
-                if slot &>> Slot.tagShift == tag, slot & Slot.kindMask != 0, body(slot) { return bucket + slotIndex }
+            var matches = Self.matches(tag, in: bucket)
+            while matches != 0 {
+                let slot = bucket + matches.trailingZeroBitCount
+                if slot.pointee & Slot.kindMask != 0, body(slot.pointee) { return slot }
+                matches &= matches &- 1
             }
             left &-= 1
             guard left > 0, page.isSpilled(index) else { return nil }

@@ -23,9 +23,10 @@ struct SegmentRow {
     /// The first free extent of an index segment, counted from its start; `none` at the end.
     var freeExtent = SegmentTable.none
     var role = Role.free
-    var timeClass: UInt8 = 0
     /// Records are still appended to it.
     var isOpen = false
+    /// It was opened for items that expire.
+    var isExpiring = false
 }
 
 /// Segments in the order in which they were opened, the oldest first.

@@ -24,22 +24,20 @@ extension Shard {
     private static let smallShare = 10
     /// Records that are looked up together, so that their cache misses overlap.
     private static let batchMax = 16
-    /// Bytes that weigh as much as a record, for the length of a step.
+    /// Bytes that weigh as much as a record, dead or alive, for the length of a step.
     private static let bytesPerUnit = 512
 
     /// Cleans a few records: about `limit` of them, fewer where they are large. Begins a segment if none is under way.
-    mutating func clean(limit: Int, isForced: Bool = false, now: Now) {
+    mutating func clean(limit: Int, now: Now) {
         if cleaning == nil { cleaning = nextCleaning(now) }
         var left = limit
-        while left > 0, cleaning != nil { left -= cleanBatch(isForced: isForced, limit: left, now: now) }
+        while left > 0, cleaning != nil { left -= cleanBatch(isForced: false, limit: left, now: now) }
     }
 
-    /// Cleans a segment to its end; false where there is none to clean.
-    mutating func cleanSegment(isForced: Bool, now: Now) -> Bool {
+    /// Cleans a batch of records; returns what they weigh, and 0 where there is nothing to clean.
+    mutating func cleanSome(isForced: Bool, now: Now) -> Int {
         if cleaning == nil { cleaning = nextCleaning(now) }
-        if cleaning == nil { return false }
-        while cleaning != nil { _ = cleanBatch(isForced: isForced, limit: .max, now: now) }
-        return true
+        return cleaning == nil ? 0 : cleanBatch(isForced: isForced, limit: .max, now: now)
     }
 
     /// Which segment to clean: one that is expired, one that is thin, or the oldest of the pool that has too much.
@@ -105,12 +103,15 @@ extension Shard {
             var count = 0
             var offset = current.offset
             let end = Int(row.pointee.used)
+            var visited: UInt64 = 0
             while offset < end, count < Self.batchMax, weight < limit {
                 let location = segments.location(segment: current.segment, offset: offset)
                 let record = segments.record(location)
                 let bytes = record.byteCount
                 precondition(bytes > 0, "a record of no length at \(offset) of segment \(current.segment)")
                 offset &+= bytes
+                visited &+= 1
+                weight &+= 1
                 switch record.kind {
                 case .filler: continue
                 case .chunk:
@@ -119,12 +120,13 @@ extension Shard {
                 case .item, .tombstone:
                     batch[count] = Work(location: location, hash: hash(record.key), bytes: bytes, isChunk: false)
                 }
-                if let line = index.line(batch[count].hash) { Prefetch.read(line) }
-                weight &+= 1 &+ bytes / Self.bytesPerUnit
+                index.prefetch(batch[count].hash)
+                weight &+= bytes / Self.bytesPerUnit
                 count &+= 1
             }
             current.offset = offset
             cleaning = current
+            visitedRecords &+= visited
             for position in 0..<count {
                 let work = batch[position]
                 // An earlier one of the batch may have taken this one with it: the chunks of a value leave together.
@@ -222,8 +224,7 @@ extension Shard {
     }
 
     private mutating func moveBytes(_ work: Work, expiry: UInt32, to pool: Slot.Kind, _ now: Now) -> UInt64? {
-        let timeClass = TimeClass.of(expiry: expiry, now: now.unixSeconds)
-        guard let location = append(work.bytes, pool: pool, timeClass: timeClass, expiry: expiry) else { return nil }
+        guard let location = append(work.bytes, pool: pool, expiry: expiry, now: now) else { return nil }
         memcpy(segments.record(location).raw, segments.record(work.location).raw, work.bytes)
         counters.movedBytes &+= UInt64(work.bytes)
         return location

@@ -200,12 +200,15 @@ extension Shard {
     /// Open segments in which nothing lives would wait for their next item for ever.
     private mutating func closeDeadSegments() {
         if tombstoneCount == 0, openTombstones != SegmentTable.none { close(openTombstones) }
-        guard openCount > 0, itemCount == 0 || segments.freeCount == 0 else { return }
-        for slot in 0..<(2 * TimeClass.count) {
-            let segment = open[slot]
-            guard segment != SegmentTable.none, segments.rows[Int(segment)].live == 0 else { continue }
-            close(segment)
+        guard itemCount == 0 || segments.freeCount == 0 else { return }
+        for pool in 0..<2 {
+            closeIfDead(open[pool].lasting)
+            for index in (0..<open[pool].windows.count).reversed() { closeIfDead(open[pool].windows[index].segment) }
         }
+    }
+
+    private mutating func closeIfDead(_ segment: UInt32) {
+        if segment != SegmentTable.none, segments.rows[Int(segment)].live == 0 { close(segment) }
     }
 
     /// Lets pages that are too large give extents back, and empties an index segment where that wins one.

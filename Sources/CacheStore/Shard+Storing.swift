@@ -68,7 +68,6 @@ extension Shard {
     /// Appends an item in one record, and lets the index point to it.
     private mutating func place(_ draft: RecordDraft, hash: UInt64, over old: SlotPointer?, now: Now) -> Bool {
         let bytes = draft.byteCount
-        let timeClass = TimeClass.of(expiry: draft.expiry, now: now.unixSeconds)
         var pool = Slot.Kind.small
         if let old, !Slot.isTombstone(old.pointee) {
             // An overwrite is no read: the item keeps its pool and its frequency.
@@ -78,11 +77,11 @@ extension Shard {
             counters.ghostHits &+= 1
         }
         if old == nil { makeRoomInIndex(hash, now: now) }
-        guard makeRoom(bytes, pool: pool, timeClass: timeClass, now: now) else { return false }
+        guard makeRoom(bytes, pool: pool, expiry: draft.expiry, now: now) else { return false }
         // What was there may have moved, or left, meanwhile.
         let slot = locate(hash, draft.key)
         if slot == nil, index.isFull(hash) { return false }
-        guard let location = append(bytes, pool: pool, timeClass: timeClass, expiry: draft.expiry) else { return false }
+        guard let location = append(bytes, pool: pool, expiry: draft.expiry, now: now) else { return false }
         segments.record(location).write(draft, unixSeconds: now.unixSeconds)
         counters.totalItems &+= 1
         guard let slot, !Slot.isTombstone(slot.pointee) else {
@@ -142,7 +141,6 @@ extension Shard {
             if hasReplaced { counters.evictions &+= 1 }
             return false
         }
-        let timeClass = TimeClass.of(expiry: content.expiry, now: now.unixSeconds)
         return withUnsafeTemporaryAllocation(byteCount: tableBytes, alignment: 8) { table in
             table.storeBytes(of: UInt32(truncatingIfNeeded: content.valueBytes), as: UInt32.self)
             var bytes = 0
@@ -151,7 +149,7 @@ extension Shard {
                 let count = min(layout.chunkBytes, content.valueBytes - start)
                 let chunkBytes = Record.round(ChunkRecord.headerBytes + count)
                 guard
-                    let location = append(chunkBytes, pool: pool, timeClass: timeClass, expiry: content.expiry)
+                    let location = append(chunkBytes, pool: pool, expiry: content.expiry, now: now)
                 else { preconditionFailure("no room for chunk \(chunk) of \(chunkCount), though it was made") }
                 let record = ChunkRecord(segments.record(location).raw)
                 record.write(partBytes: count, index: chunk, hash: content.hash)
@@ -168,7 +166,7 @@ extension Shard {
             draft.second = UnsafeRawBufferPointer(start: nil, count: 0)
             draft.isChunked = true
             let head = draft.byteCount
-            guard let location = append(head, pool: pool, timeClass: timeClass, expiry: content.expiry) else {
+            guard let location = append(head, pool: pool, expiry: content.expiry, now: now) else {
                 preconditionFailure("no room for the head of \(chunkCount) chunks, though it was made")
             }
             segments.record(location).write(draft, unixSeconds: now.unixSeconds)
@@ -212,9 +210,8 @@ extension Shard {
             if let start = copy.baseAddress { memcpy(start, record.keyStart, record.keyBytes) }
             let key = UnsafeRawBufferPointer(rebasing: copy[..<record.keyBytes])
             let pool: Slot.Kind = Slot.isMain(slot.pointee) ? .main : .small
-            let timeClass = TimeClass.of(expiry: expiry, now: now.unixSeconds)
             let bytesMax = record.byteCount + 8
-            guard makeRoom(bytesMax, pool: pool, timeClass: timeClass, now: now), let slot = locate(hash, key) else {
+            guard makeRoom(bytesMax, pool: pool, expiry: expiry, now: now), let slot = locate(hash, key) else {
                 return false
             }
             let old = segments.record(Slot.location(slot.pointee))
@@ -228,7 +225,7 @@ extension Shard {
                 isChunked: old.isChunked
             )
             let bytes = draft.byteCount
-            guard let location = append(bytes, pool: pool, timeClass: timeClass, expiry: expiry) else { return false }
+            guard let location = append(bytes, pool: pool, expiry: expiry, now: now) else { return false }
             let fresh = segments.record(location)
             fresh.write(draft, unixSeconds: now.unixSeconds)
             if old.isFetched { fresh.noteAccess(now.unixSeconds) }

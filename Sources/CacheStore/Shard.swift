@@ -47,13 +47,19 @@ public struct Shard: ~Copyable {
     let ghosts: GhostTable
     var index: HashIndex
     var segments: SegmentTable
-    /// The open segment of each pool and time class.
-    let open: UnsafeMutablePointer<UInt32>
+    /// The open segments of the two pools.
+    let open: UnsafeMutablePointer<OpenSegments>
+    /// How many of them are for items that expire.
     var openCount = 0
+    /// Segments that were opened for items that expire.
+    var expiringCount = 0
     /// The tombstones' open segment.
     var openTombstones = SegmentTable.none
     /// The cleaning that is under way.
     var cleaning: Cleaning?
+    /// Records that cleaning has looked at since the start, fillers included: the measure of a call's work, beside
+    /// `StoreStatistics.movedBytes`.
+    var visitedRecords: UInt64 = 0
     /// Where the next tombstone whose age is to be looked at lies; nil begins at the oldest.
     var tombstoneCursor: (segment: UInt32, offset: Int)?
     /// No segment can have expired before this second.
@@ -120,12 +126,14 @@ public struct Shard: ~Copyable {
             segmentBytes: layout.segmentBytes
         )
         index = HashIndex(layout: layout, region: base, slices: slices)
-        open = UnsafeMutablePointer<UInt32>.allocate(capacity: 2 * TimeClass.count)
-        open.initialize(repeating: SegmentTable.none, count: 2 * TimeClass.count)
+        open = UnsafeMutablePointer<OpenSegments>.allocate(capacity: 2)
+        let windowsMax = Self.openLimit(segmentCount: layout.segmentCount)
+        for pool in 0..<2 { (open + pool).initialize(to: OpenSegments(windows: OpenWindows(capacity: windowsMax))) }
         accesses = UnsafeMutablePointer<UInt64>.allocate(capacity: Self.accessesMax)
     }
 
     deinit {
+        for pool in 0..<2 { open[pool].windows.deallocate() }
         open.deallocate()
         accesses.deallocate()
         limbo?.deallocate()
@@ -278,6 +286,7 @@ public struct Shard: ~Copyable {
         let row = segments.rows + Int(segment)
         precondition(row.pointee.live == 0, "segment \(segment) still holds \(row.pointee.live) bytes")
         if row.pointee.isOpen { close(segment) }
+        if row.pointee.isExpiring { expiringCount &-= 1 }
         if tombstoneCursor?.segment == segment { tombstoneCursor = nil }
         segments.release(segment)
     }

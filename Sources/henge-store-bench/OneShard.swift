@@ -7,6 +7,8 @@ import Glibc
 /// Nanoseconds are of the thread's processor time: others on the machine cost the wall clock, not this one.
 struct OneShard: ~Copyable {
     static let valueBytes = 100
+    /// The largest value that is set.
+    static let valueBytesMax = 64 << 10
     private static let batch = 16
 
     private var shard: Shard
@@ -14,14 +16,14 @@ struct OneShard: ~Copyable {
     private var draws: Draws
     private let keys = KeyRoom(count: OneShard.batch)
     private let hashes = UnsafeMutablePointer<UInt64>.allocate(capacity: OneShard.batch)
-    private let value = UnsafeMutableRawPointer.allocate(byteCount: 256, alignment: 64)
+    private let value = UnsafeMutableRawPointer.allocate(byteCount: OneShard.valueBytesMax, alignment: 64)
     private let reply = UnsafeMutableRawPointer.allocate(byteCount: 256, alignment: 64)
     private(set) var now = Now(instant: Instant(nanoseconds: 1_000_000_000), unixMilliseconds: 1_700_000_000_000)
 
     init(memoryBytes: Int, seed: UInt64) {
         shard = Shard(slices: 0..<Slice.count, configuration: StoreConfiguration(memoryBytes: memoryBytes))
         draws = Draws(seed: seed)
-        value.initializeMemory(as: UInt8.self, repeating: 0x76, count: 256)
+        value.initializeMemory(as: UInt8.self, repeating: 0x76, count: Self.valueBytesMax)
         hashes.initialize(repeating: 0, count: Self.batch)
     }
 
@@ -77,6 +79,20 @@ struct OneShard: ~Copyable {
         return Double(Self.processorTime() - start) / Double(operations)
     }
 
+    /// The longest of so many sets, in nanoseconds: for information, since interrupts are part of it. Keys are drawn from
+    /// a range, sizes from 1 to a bound, at most `valueBytesMax`.
+    mutating func longestSet(of range: Range<UInt64>, operations: Int, bytesMax: Int) -> Double {
+        var longest: UInt64 = 0
+        for _ in 0..<operations {
+            let number = range.lowerBound + draws.below(UInt64(range.count))
+            let bytes = 1 + Int(truncatingIfNeeded: draws.below(UInt64(bytesMax)))
+            let start = Self.processorTime()
+            set(number, bytes: bytes, expiry: 0)
+            longest = max(longest, Self.processorTime() - start)
+        }
+        return Double(longest)
+    }
+
     /// Reads keys that are there, at random, one after the other, and copies their values; nanoseconds a get.
     mutating func get(items: UInt64, operations: Int) -> Double {
         var found = 0
@@ -93,7 +109,7 @@ struct OneShard: ~Copyable {
         return Double(elapsed) / Double(operations)
     }
 
-    /// The same in batches, as a worker does it: all keys hashed, then their lines asked for, then read.
+    /// The same in batches: all keys hashed, then their lines asked for, pages, buckets, items, then read.
     mutating func getBatched(items: UInt64, operations: Int) -> Double {
         let batches = max(1, operations / Self.batch)
         var found = 0
@@ -101,8 +117,9 @@ struct OneShard: ~Copyable {
         for _ in 0..<batches {
             for index in 0..<Self.batch {
                 hashes[index] = KeyHash.hash(keys.write(draws.below(items), at: index))
-                shard.prefetchIndex(hash: hashes[index])
+                shard.prefetchPage(hash: hashes[index])
             }
+            for index in 0..<Self.batch { shard.prefetchIndex(hash: hashes[index]) }
             for index in 0..<Self.batch { shard.prefetchItem(hash: hashes[index]) }
             for index in 0..<Self.batch {
                 if let item = shard.find(hash: hashes[index], key: keys[index], now: now) {

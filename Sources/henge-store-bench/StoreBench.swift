@@ -60,13 +60,20 @@ struct Times: ParsableCommand {
             }
         }
         let ratios = try scaling()
+        let controls = try Control.Kind.allCases.map { kind in try (kind, control(kind)) }
         if json {
             var object = JSONObject()
             object.put("rows", rows)
             object.put("sets_two_workers_over_one", Self.summary(ratios, suffix: ""))
+            for (kind, ratios) in controls {
+                object.put("\(kind.rawValue)_two_threads_over_one", Self.summary(ratios, suffix: ""))
+            }
             print(object.text)
         } else {
             print(Self.line("sets, two workers over one", ratios))
+            for (kind, ratios) in controls {
+                print(Self.line("\(kind.rawValue), two over one", ratios))
+            }
         }
     }
 
@@ -102,6 +109,11 @@ struct Times: ParsableCommand {
             }
             if store.statistics.evictions > 0 {
                 note("set-evicting", store.insert(next..<next + UInt64(operations)))
+                let seen = 0..<next
+                note("longest-set", store.longestSet(of: seen, operations: operations / 4, bytesMax: 200))
+                let few = min(operations / 4, 20_000)
+                let large = OneShard.valueBytesMax
+                note("longest-set-to-64k", store.longestSet(of: seen, operations: few, bytesMax: large))
             }
         }
         for round in 0..<rounds {
@@ -122,6 +134,18 @@ struct Times: ParsableCommand {
             let seed = seed &+ UInt64(round) &* 16
             let single = try one.setsPerSecond(threads: 1, operations: operations, seed: seed)
             let double = try two.setsPerSecond(threads: 2, operations: operations, seed: seed)
+            ratios.append(double / single)
+        }
+        return ratios
+    }
+
+    /// What two threads that share nothing win over one: the most that the machine had to give.
+    private func control(_ kind: Control.Kind) throws -> [Double] {
+        let control = Control(bytes: 256 << 20)
+        var ratios: [Double] = []
+        for _ in 0..<rounds {
+            let single = try control.perSecond(kind, threads: 1, operations: operations)
+            let double = try control.perSecond(kind, threads: 2, operations: operations)
             ratios.append(double / single)
         }
         return ratios

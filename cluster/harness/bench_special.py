@@ -310,6 +310,10 @@ def store(bench: Bench) -> dict[str, Any]:
     scaling = result["sets_two_workers_over_one"]
     least, median, greatest = (scaling[name] for name in ("least", "median", "greatest"))
     bench.say(f"sets, two workers over one: {median:.2f} ({least:.2f}..{greatest:.2f}), goal 1.80")
+    for kind in ("arithmetic", "memory"):
+        control = result[f"{kind}_two_threads_over_one"]
+        least, median, greatest = (control[name] for name in ("least", "median", "greatest"))
+        bench.say(f"{kind} alone, two threads over one: {median:.2f} ({least:.2f}..{greatest:.2f}): what there was to win")
     return result
 
 
