@@ -15,7 +15,7 @@ final class Client {
     var inFlight: [Command] = []
     var sentAt: UInt64 = 0
     /// What `gets` said last: key, unique, and the write that was seen.
-    var uniques: [(key: Int, unique: UInt64, write: Int)] = []
+    var uniques: [(key: Int, unique: UInt64, write: Int, seen: UInt64)] = []
     /// Counters and lists that this client found missing and must make.
     var missing: [(isCounter: Bool, key: Int)] = []
 
@@ -55,7 +55,7 @@ struct Command {
         case get([Int])
         case gets(Int)
         case set(Int, write: Int)
-        case compareAndSet(Int, write: Int, expected: Int, asked: UInt64)
+        case compareAndSet(Int, write: Int, expected: Int, seen: UInt64)
         case delete(Int, write: Int)
         case makeCounter(Int, base: UInt64)
         case increment(Int, ticket: Int)
@@ -179,7 +179,7 @@ extension World {
             let write = history.beginWrite(unique.key, isDelete: false, at: time)
             let text = "\(unique.key)#\(write)"
             return (
-                command(.compareAndSet(unique.key, write: write, expected: unique.write, asked: 0)),
+                command(.compareAndSet(unique.key, write: write, expected: unique.write, seen: unique.seen)),
                 "cas r\(unique.key) 0 0 \(text.utf8.count) \(unique.unique)\r\n\(text)\r\n"
             )
         case 84..<92:
@@ -266,17 +266,17 @@ extension World {
             guard case .values(let values) = answer else { return }
             read(key, values, command, client)
             if let value = values.first, let write = History.writeNumber(value.text) {
-                client.uniques.append((key, value.unique, write))
+                client.uniques.append((key, value.unique, write, time))
                 if client.uniques.count > 4 { client.uniques.removeFirst() }
             }
         case .set(let key, let write):
             history.acknowledge(write, key, answer.line == "STORED", command, at: time, line: answer.line)
         case .delete(let key, let write):
             history.acknowledge(write, key, true, command, at: time, line: answer.line)
-        case .compareAndSet(let key, let write, let expected, _):
+        case .compareAndSet(let key, let write, let expected, let seen):
             let isStored = answer.line == "STORED"
             history.acknowledge(write, key, isStored, command, at: time, line: answer.line)
-            if isStored { history.exchanged(key, expected: expected, write: write, command, at: time) }
+            if isStored { history.exchanged(key, expected: expected, seen: seen, write: write, command, at: time) }
         case .makeCounter(let key, let base):
             history.madeCounter(key, base: base, answer.line == "STORED", at: time)
         case .increment(let key, let ticket):

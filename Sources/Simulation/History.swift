@@ -153,14 +153,19 @@ final class History {
         return false
     }
 
-    /// A cas that succeeded: nothing may have come between what was read and what was written.
-    func exchanged(_ key: Int, expected: Int, write: Int, _ command: Command, at time: UInt64) {
-        guard let all = writes[key], let old = all.first(where: { $0.number == expected }) else { return }
-        for other in all where other.number != expected && other.number != write && !other.isVoid {
-            if other.invoked > old.effectiveBy, other.acknowledged < command.invoked {
-                fail("CAS of r\(key) replaced write \(expected) although write \(other.number) had come in between")
-                return
-            }
+    /// A cas that succeeded: nothing may have come between the read of what it expected, which ended at `seen`, and the
+    /// cas.
+    ///
+    /// It is the read that counts, not when the expected write was seen first: a set whose answer was lost on its way
+    /// between nodes is repeated, and takes effect again, perhaps after a delete that came in between.
+    func exchanged(_ key: Int, expected: Int, seen: UInt64, write: Int, _ command: Command, at time: UInt64) {
+        for other in writes[key] ?? [] where other.number != expected && other.number != write && !other.isVoid {
+            guard other.invoked > seen, other.acknowledged < command.invoked else { continue }
+            fail(
+                "CAS of r\(key) replaced write \(expected), seen at \(seen / 1_000_000) ms, although write"
+                    + " \(other.number) (\(Self.span(other.invoked, other.acknowledged))) had come in between"
+            )
+            return
         }
     }
 
