@@ -82,6 +82,26 @@ import Testing
         #expect(bench.shard.faults().isEmpty)
     }
 
+    @Test func `the slot that is asked for ahead is the one that is found, in the bucket or behind it`() {
+        var bench = Bench(configuration: StoreConfiguration(memoryBytes: 16 << 20))
+        let count = 30_000
+        var found = 0
+        for number in 0..<count { _ = bench.run(Request(.set, "k\(number)")) }
+        for number in 0..<2 * count {
+            let key = Array("k\(number)".utf8)
+            let hash = bench.hasher(key)
+            let slot = key.withUnsafeBytes { bench.shard.locate(hash, $0)?.pointee }
+            let likely = bench.shard.index.likelySlot(hash)
+            if number >= count { #expect(slot == nil) } else if likely == slot { found += 1 }
+            // Asking changes nothing, also for what is not there.
+            bench.shard.prefetchPage(hash: hash)
+            bench.shard.prefetchIndex(hash: hash)
+            bench.shard.prefetchItem(hash: hash)
+        }
+        #expect(found * 100 >= count * 97, "\(found) of \(count)")
+        #expect(bench.shard.faults().isEmpty)
+    }
+
     @Test func `a page of a hash that many keys share gives up an item rather than a store`() {
         var bench = Bench(configuration: StoreConfiguration(memoryBytes: 4 << 20))
         let hash = UInt64(5) << 50 | 77
