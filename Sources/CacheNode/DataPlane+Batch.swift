@@ -256,8 +256,8 @@ extension DataPlane {
         entry.pointee.shard = isOwn[slice] == 0 ? -1 : Int32(truncatingIfNeeded: shards.index(of: slice))
     }
 
-    /// Asks for the memory that the batch will read: all index lines first, then all items, so that the lines of
-    /// different keys arrive side by side. One hold of a lock for each shard and pass.
+    /// Asks for the memory that the batch will read: the pages' headers first, then all index lines, then all items, so
+    /// that the lines of different keys arrive side by side. One hold of a lock for each shard and pass.
     private func prefetch(_ keys: UnsafeMutablePointer<BatchKey>, _ count: Int) {
         var used: UInt64 = 0
         for index in (0..<count).reversed() {
@@ -269,29 +269,32 @@ extension DataPlane {
             used |= 1 &<< UInt64(truncatingIfNeeded: shard)
         }
         if used == 0 { return }
+        pass(keys, used) { $0.store.prefetchPage(hash: $1.pointee.hash) }
+        pass(keys, used) {
+            $0.store.prefetchIndex(hash: $1.pointee.hash)
+            if $1.pointee.frame.verb != .get { $0.store.prefetchWrite(hash: $1.pointee.hash) }
+        }
+        pass(keys, used) { $0.store.prefetchItem(hash: $1.pointee.hash) }
+        for index in 0..<count where keys[index].shard >= 0 { batchHeads[Int(keys[index].shard)] = -1 }
+    }
+
+    /// Calls `body` for each key of each of the used shards, under the shard's lock.
+    @inline(__always)
+    private func pass(
+        _ keys: UnsafeMutablePointer<BatchKey>,
+        _ used: UInt64,
+        _ body: (inout ShardPlane, UnsafeMutablePointer<BatchKey>) -> Void
+    ) {
         // Shards beyond 64 share a bit; whoever has no keys is passed over.
         for shard in 0..<shards.count where used & (1 &<< UInt64(truncatingIfNeeded: shard)) != 0 {
-            guard batchHeads[shard] >= 0 else { continue }
-            let plane = shards.lock(shard)
             var index = batchHeads[shard]
+            guard index >= 0 else { continue }
+            let plane = shards.lock(shard)
             while index >= 0 {
-                let entry = keys + Int(index)
-                plane.pointee.store.prefetchIndex(hash: entry.pointee.hash)
-                if entry.pointee.frame.verb != .get { plane.pointee.store.prefetchWrite(hash: entry.pointee.hash) }
+                body(&plane.pointee, keys + Int(index))
                 index = keys[Int(index)].next
             }
             shards.unlock(shard)
-        }
-        for shard in 0..<shards.count where used & (1 &<< UInt64(truncatingIfNeeded: shard)) != 0 {
-            guard batchHeads[shard] >= 0 else { continue }
-            let plane = shards.lock(shard)
-            var index = batchHeads[shard]
-            while index >= 0 {
-                plane.pointee.store.prefetchItem(hash: keys[Int(index)].hash)
-                index = keys[Int(index)].next
-            }
-            shards.unlock(shard)
-            batchHeads[shard] = -1
         }
     }
 
