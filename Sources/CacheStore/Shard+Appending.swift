@@ -6,10 +6,10 @@ extension Shard {
     private static let reserve = 2
     /// Below this many free segments each store cleans a little.
     private static let lowWater = 4
-    /// How many records a store cleans then, see `clean`, and one more for so many bytes that it stores: the smallest
-    /// record is three times as large, so that stores of any size stay ahead, of records of any size.
+    /// How many records a store cleans then, see `clean`.
     static let cleaningStep = 24
-    static let bytesPerCleaned = 8
+    /// So many times the bytes that it stores it passes at least, so that stores of any size stay ahead.
+    static let passedPerByte = 3
     /// How many records a store may look at without winning a segment, before items leave that were read.
     static let cleanedInVainMax = 4096
     /// One part in this many of all segments may be open for items that expire, and at least a few.
@@ -52,7 +52,7 @@ extension Shard {
     /// there is no room to be made. Items may be evicted and moved.
     mutating func makeRoom(_ bytes: Int, pool: Slot.Kind, expiry: UInt32, now: Now) -> Bool {
         if segments.freeCount < Self.lowWater {
-            clean(limit: Self.cleaningStep &+ bytes / Self.bytesPerCleaned, now: now)
+            clean(limit: Self.cleaningStep, passing: Self.passedPerByte &* bytes, now: now)
         }
         if segments.freeCount > Self.reserve || hasRoom(bytes, pool: pool, expiry: expiry, now: now) {
             return true

@@ -27,11 +27,15 @@ extension Shard {
     /// Bytes that weigh as much as a record, dead or alive, for the length of a step.
     private static let bytesPerUnit = 512
 
-    /// Cleans a few records: about `limit` of them, fewer where they are large. Begins a segment if none is under way.
-    mutating func clean(limit: Int, now: Now) {
+    /// Cleans a few records: about `limit` of them, fewer where they are large, and on until so many bytes of the segment
+    /// are passed. Begins a segment if none is under way, and ends with it.
+    mutating func clean(limit: Int, passing bytes: Int = 0, now: Now) {
         if cleaning == nil { cleaning = nextCleaning(now) }
+        guard let start = cleaning?.offset else { return }
         var left = limit
-        while left > 0, cleaning != nil { left -= cleanBatch(isForced: false, limit: left, now: now) }
+        while let current = cleaning, left > 0 || current.offset &- start < bytes {
+            left -= cleanBatch(isForced: false, limit: left > 0 ? left : limit, now: now)
+        }
     }
 
     /// Cleans a batch of records; returns what they weigh, and 0 where there is nothing to clean.

@@ -7,7 +7,10 @@ import Testing
 /// not timed: the same everywhere.
 @Suite struct WorkTests {
     /// What a store of one record may make cleaning look at while it keeps ahead of the stores.
-    private func step(_ bytes: Int) -> Int { Shard.cleaningStep + bytes / Shard.bytesPerCleaned + 1 }
+    private func step(_ bytes: Int) -> Int {
+        // The last batch of sixteen may go beyond.
+        Shard.cleaningStep + Shard.passedPerByte * bytes / Record.headerBytes + 16
+    }
 
     @Test(arguments: [1, 8] as [Int])
     func `a store cleans a few records, whatever the sizes, and a segment at most`(megabytes: Int) {
@@ -31,7 +34,7 @@ import Testing
                 let records = Int(bench.shard.visitedRecords - visited)
                 let step = step(request.value.count + 40)
                 #expect(records <= step + recordsInSegment, "\(request.value.count) bytes of at most \(bytesMax)")
-                #expect(Int(bench.shard.statistics.movedBytes - moved) <= 2 * layout.segmentBytes)
+                #expect(Int(bench.shard.statistics.movedBytes - moved) <= 3 * layout.segmentBytes)
                 if records > step { over += 1 }
             }
             // Where several open segments are full at once, one of the stores waits for a segment.
