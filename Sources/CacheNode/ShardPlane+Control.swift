@@ -486,7 +486,7 @@ extension ShardPlane {
             } else {
                 guard store.put(item.view(hash: hash), now: now) else { continue }
             }
-            _ = emit(slice, outbox: &outbox) { _, buffer in
+            _ = emit(slice, hash: hash, version: item.version, outbox: &outbox) { _, buffer in
                 if item.isTombstone {
                     buffer.appendInteger(item.version)
                     buffer.append(item.key)

@@ -127,6 +127,8 @@ package struct ShardPlane: ~Copyable {
         package var suspended: UInt64 = 0
         package var snapshotBytes: UInt64 = 0
         package var refusals: UInt64 = 0
+        /// Streams that this node refused since it had applied other writes than the holder had sent.
+        package var sumMismatches: UInt64 = 0
         package var earlyOverflows: UInt64 = 0
         package var lostWrites: UInt64 = 0
         /// Reads that a copy was told of; one for each copy.
@@ -153,6 +155,7 @@ package struct ShardPlane: ~Copyable {
             suspended += other.suspended
             snapshotBytes += other.snapshotBytes
             refusals += other.refusals
+            sumMismatches += other.sumMismatches
             earlyOverflows += other.earlyOverflows
             lostWrites += other.lostWrites
             accessesSent += other.accessesSent
@@ -245,7 +248,7 @@ package struct ShardPlane: ~Copyable {
         )
         let (outcome, change) = store.apply(operation, version: version, now: context.now)
         guard change != .none, level == Service.replicated.rawValue else { return .done(outcome) }
-        let isWaited = emit(slice, outbox: &outbox) { store, buffer in
+        let isWaited = emit(slice, hash: hash, version: version, outbox: &outbox) { store, buffer in
             // A stored item whose expiry is this very second is gone again already.
             if change == .stored, let item = store.peek(hash: hash, key: frame.key, now: context.now) {
                 item.append(to: &buffer)
@@ -277,7 +280,7 @@ package struct ShardPlane: ~Copyable {
             store.flush(slice: slice, version: version)
         }
         guard service[slice - slices.lowerBound] == Service.replicated.rawValue else { return .flushed }
-        let isWaited = emit(slice, outbox: &outbox) { _, buffer in
+        let isWaited = emit(slice, hash: 0, version: due ?? version, outbox: &outbox) { _, buffer in
             buffer.appendInteger(due ?? version)
             return due == nil ? .flush : .flushAt
         }
@@ -312,19 +315,31 @@ package struct ShardPlane: ~Copyable {
 
     // MARK: - Streams, the holder's side
 
-    /// Puts one entry into every flowing stream of the slice. Returns whether a client's answer waits for one of them.
+    /// Puts one write into every flowing stream of the slice. Returns whether a client's answer waits for one of them.
+    ///
+    /// `hash` is 0 where the write is of no single key; `version` is the number that stands first in the payload.
     mutating func emit(
         _ slice: Int,
+        hash: UInt64,
+        version: UInt64,
         outbox: inout Outbox,
         _ write: (borrowing Shard, inout ByteBuffer) -> EntryFrame.Kind
     ) -> Bool {
-        Self.emit(slice, of: &roles[slice - slices.lowerBound].holder, store, outbox: &outbox, write)
+        Self.emit(
+            slice,
+            of: &roles[slice - slices.lowerBound].holder,
+            (hash, version),
+            store,
+            outbox: &outbox,
+            write
+        )
     }
 
     /// Takes the holder's state out of its slice's role once, and not for every word of it.
     private static func emit(
         _ slice: Int,
         of holder: inout Holder,
+        _ written: (hash: UInt64, version: UInt64),
         _ store: borrowing Shard,
         outbox: inout Outbox,
         _ write: (borrowing Shard, inout ByteBuffer) -> EntryFrame.Kind
@@ -345,6 +360,7 @@ package struct ShardPlane: ~Copyable {
                     stream: holder.streams[index].id,
                     sequence: sequence,
                     position: holder.position,
+                    sum: holder.streams[index].sum.value,
                     kind: kind,
                     in: &buffer
                 )
@@ -358,6 +374,7 @@ package struct ShardPlane: ~Copyable {
                 }
                 Frame.end(start, in: &buffer)
             }
+            holder.streams[index].sum.add(kind, hash: written.hash, version: written.version)
         }
         return isWaited
     }
@@ -381,6 +398,7 @@ package struct ShardPlane: ~Copyable {
                 stream: stream.id,
                 sequence: stream.next,
                 position: position,
+                sum: stream.sum.value,
                 kind: kind,
                 in: &$0
             )
@@ -609,21 +627,26 @@ package struct ShardPlane: ~Copyable {
             return
         }
         if entry.sequence == copy.applied + 1 {
-            try apply(entry, context: context, outbox: &outbox)
+            guard try apply(entry, context: context, outbox: &outbox) else {
+                refuseMismatch(local, target, &outbox)
+                return
+            }
             while case .copy(let copy) = roles[local], copy.stream == entry.stream,
                 let index = copy.early.firstIndex(where: { $0.sequence == copy.applied + 1 })
             {
                 let early = roles[local].copy.early.remove(at: index).body
                 earlyCount -= 1
-                let result = early.withUnsafeBytes { raw -> Result<Void, MalformedBytes> in
+                let result = early.withUnsafeBytes { raw -> Result<Bool, MalformedBytes> in
                     do throws(MalformedBytes) {
-                        try apply(try EntryFrame(raw), context: context, outbox: &outbox)
-                        return .success(())
+                        return .success(try apply(try EntryFrame(raw), context: context, outbox: &outbox))
                     } catch {
                         return .failure(error)
                     }
                 }
-                try result.get()
+                guard try result.get() else {
+                    refuseMismatch(local, target, &outbox)
+                    return
+                }
             }
         }
         guard case .copy(let after) = roles[local], after.stream == entry.stream else { return }
@@ -646,18 +669,31 @@ package struct ShardPlane: ~Copyable {
         }
     }
 
+    /// This copy has not applied what the holder sent: it is none, and nothing that it has of the slice can be trusted.
+    private mutating func refuseMismatch(_ local: Int, _ target: Outbox.Target, _ outbox: inout Outbox) {
+        counters.sumMismatches += 1
+        refuseStream(local, target, &outbox)
+        dropping.append(slices.lowerBound + local)
+    }
+
+    /// Carries out the next entry of the stream; false, and nothing done, where this copy has applied other writes before
+    /// it than the holder sent.
     private mutating func apply(
         _ entry: EntryFrame,
         context: Context,
         outbox: inout Outbox
-    ) throws(MalformedBytes) {
+    ) throws(MalformedBytes) -> Bool {
         let slice = entry.slice
         let local = slice - slices.lowerBound
+        guard entry.sum == roles[local].copy.sum.value else { return false }
+        /// The key and version of a write.
+        var written: (hash: UInt64, version: UInt64)?
         var reader = ByteReader(entry.payload)
         switch entry.kind {
         case .stored:
             let item = try WireItem(&reader)
             put(item, slice: slice, now: context.now)
+            written = (KeyHash.hash(item.key), item.version)
         case .removed:
             let version = try reader.version()
             let key = try reader.rest()
@@ -665,10 +701,15 @@ package struct ShardPlane: ~Copyable {
             let hash = KeyHash.hash(key)
             guard Slice.index(of: hash) == slice else { throw MalformedBytes() }
             store.bury(hash: hash, key: key, version: version, now: context.now)
+            written = (hash, version)
         case .flush:
-            store.flush(slice: slice, version: try reader.version())
+            let version = try reader.version()
+            store.flush(slice: slice, version: version)
+            written = (0, version)
         case .flushAt:
-            store.scheduleFlush(slice: slice, atUnixMilliseconds: try reader.integer())
+            let due = try reader.integer(UInt64.self)
+            store.scheduleFlush(slice: slice, atUnixMilliseconds: due)
+            written = (0, due)
         case .snapshot:
             while reader.remaining > 0 {
                 if try reader.integer(UInt8.self) == 1 {
@@ -700,7 +741,7 @@ package struct ShardPlane: ~Copyable {
             while reader.remaining > 0 { others.append(try reader.member()) }
             set(marks, of: slice)
             takeHandOver(slice, epoch: epoch, others: others, position: entry.position, context: context, &outbox)
-            return
+            return true
         case .dismiss:
             outbox.send(to: .peer(roles[local].copy.holder)) {
                 AcknowledgementFrame(
@@ -712,22 +753,16 @@ package struct ShardPlane: ~Copyable {
             }
             leave(local)
             dropping.append(slice)
-            return
+            return true
         }
         roles[local].copy.applied = entry.sequence
         roles[local].copy.position = entry.position
-        if entry.kind == .stored || entry.kind == .removed {
-            if case .learning = roles[local].copy.state {
-                // A key that the stream names is as the holder has it, whatever the base says.
-                var key = ByteReader(entry.payload)
-                if entry.kind == .stored {
-                    confirm(local, KeyHash.hash(try WireItem(&key).key))
-                } else {
-                    _ = try key.integer(UInt64.self)
-                    confirm(local, KeyHash.hash(try key.rest()))
-                }
-            }
+        if let written {
+            roles[local].copy.sum.add(entry.kind, hash: written.hash, version: written.version)
+            // A key that the stream names is as the holder has it, whatever the base says.
+            if entry.kind == .stored || entry.kind == .removed { confirm(local, written.hash) }
         }
+        return true
     }
 
     private mutating func put(_ item: WireItem, slice: Int, now: Now) {

@@ -1,6 +1,6 @@
 import ClusterCore
 
-/// What a shard knows of one slice as a whole: fencing and sums. The caller may read and write it, except `count`,
+/// What a shard knows of one slice as a whole: fencing and counts. The caller may read and write it, except `count`,
 /// `tombstones`, `bytes` and `isSweepPending`, which the shard keeps.
 public struct SliceRow {
     /// The highest version ever seen here, flushes included.
@@ -13,8 +13,6 @@ public struct SliceRow {
     public var flushAt: UInt64 = 0
     /// Bytes that live items take in the segments.
     public internal(set) var bytes: UInt64 = 0
-    /// Sum over the writes of the slice in its present stream; for the caller, who alone knows what belongs to it.
-    public var streamSum: UInt64 = 0
     /// Live items; expired and flushed ones count until they are swept.
     public internal(set) var count: UInt32 = 0
     /// Tombstones.

@@ -95,6 +95,8 @@ package struct EntryFrame {
     package var sequence: UInt64
     /// How many writes the slice has seen in its life as far as the holder knows; equal at equal contents.
     package var position: UInt64
+    /// The sum of the writes that the stream has brought before this entry (`StreamSum`).
+    package var sum: UInt64
     package var kind: Kind
     package var payload: UnsafeRawBufferPointer
 
@@ -104,6 +106,7 @@ package struct EntryFrame {
         stream: UInt64,
         sequence: UInt64,
         position: UInt64,
+        sum: UInt64,
         kind: Kind,
         in buffer: inout ByteBuffer
     ) -> Int {
@@ -112,6 +115,7 @@ package struct EntryFrame {
         buffer.appendInteger(stream)
         buffer.appendInteger(sequence)
         buffer.appendInteger(position)
+        buffer.appendInteger(sum)
         buffer.append(kind.rawValue)
         return start
     }
@@ -127,9 +131,23 @@ package struct EntryFrame {
         stream = try reader.integer()
         sequence = try reader.integer()
         position = try reader.version()
+        sum = try reader.integer()
         guard let kind = Kind(rawValue: try reader.integer()) else { throw MalformedBytes() }
         self.kind = kind
         payload = try reader.rest()
+    }
+}
+
+/// A sum over the writes of one stream, which both ends keep: over what flowed, since contents differ by eviction. The
+/// holder adds what it decided, the copy what it understood and applied; each entry tells the holder's sum so far.
+package struct StreamSum: Equatable, Sendable {
+    package private(set) var value: UInt64 = 0
+
+    package init() {}
+
+    /// Adds a write of one key.
+    package mutating func add(_ kind: EntryFrame.Kind, hash: UInt64, version: UInt64) {
+        value &+= KeyHash.mix(hash ^ KeyHash.mix(version ^ UInt64(kind.rawValue) << 56))
     }
 }
 

@@ -75,6 +75,8 @@ package struct OutStream {
     /// The number of the next entry.
     package var next: UInt64 = 1
     package var acknowledged: UInt64 = 0
+    /// Over the writes that were sent on it.
+    package var sum = StreamSum()
     package var acknowledgedPosition: UInt64
 
     package init(peer: PeerNumber, id: UInt64, state: State, acknowledgedPosition: UInt64) {
@@ -186,6 +188,8 @@ package struct Copy {
     /// The number of the last entry applied.
     package var applied: UInt64
     package var position: UInt64
+    /// Over the writes that were applied from the stream.
+    package var sum = StreamSum()
     package var state: State
     /// Entries that came before their turn.
     package var early: [(sequence: UInt64, body: [UInt8])] = []

@@ -43,6 +43,9 @@ extension World {
                 process.control.leaseUntil > now(process).instant
             else { continue }
             process.shards.withEach { shard in
+                if shard.counters.sumMismatches > 0, problem == nil {
+                    problem = "STREAM SUM: \(node.name) applied other writes than it was sent"
+                }
                 shard.holdings { entry in
                     if holders[entry.slice] >= 0, problem == nil {
                         problem =

@@ -133,6 +133,11 @@ enum Metrics {
         page.counter("henge_claims_failed_total", "Claims that were given up.", snapshot.outcomes.claimsFailed)
         page.counter("henge_transfer_bytes_total", "Bytes of content sent to copies.", counters.snapshotBytes)
         page.counter("henge_slices_learned_total", "Slices learned.", counters.learned)
+        page.counter(
+            "henge_stream_sum_mismatches_total",
+            "Slices that this node refused to be a copy of and learns again: other writes than were sent. Stays 0.",
+            counters.sumMismatches
+        )
         page.counter("henge_cut_overs_aborted_total", "Cut overs called off.", counters.cutOversAborted)
         page.family(
             "henge_access_hints_total",

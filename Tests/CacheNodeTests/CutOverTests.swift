@@ -351,27 +351,46 @@ import Testing
     private func entry(
         _ cluster: TestCluster,
         _ kind: EntryFrame.Kind,
+        sumBeside: UInt64 = 0,
         _ write: (inout ByteBuffer) -> Void
     ) throws
         -> TestCluster.Message
     {
-        let copy = cluster.look(1) { shard -> (stream: UInt64, applied: UInt64)? in
+        let copy = cluster.look(1) { shard -> (stream: UInt64, applied: UInt64, sum: UInt64)? in
             guard case .copy(let copy) = shard.roles[cluster.slice] else { return nil }
-            return (copy.stream, copy.applied)
+            return (copy.stream, copy.applied, copy.sum.value)
         }
-        let (stream, applied) = try #require(copy)
+        let (stream, applied, sum) = try #require(copy)
         var buffer = ByteBuffer()
         let start = EntryFrame.begin(
             slice: cluster.slice,
             stream: stream,
             sequence: applied + 1,
             position: 1,
+            sum: sum &+ sumBeside,
             kind: kind,
             in: &buffer
         )
         write(&buffer)
         Frame.end(start, in: &buffer)
         return TestCluster.Message(from: 0, to: 1, bytes: buffer.array())
+    }
+
+    @Test func `a copy that has applied other writes than were sent takes nothing over and learns anew`() throws {
+        let cluster = try TestCluster.inSync(2)
+        cluster.request(0, .set, keys[0], "here")
+        try cluster.run()
+        #expect(cluster.content(1) == cluster.content(0))
+        let message = try entry(cluster, .handOver, sumBeside: 1) {
+            $0.appendInteger(UInt32(9))
+            SliceMarks(newest: 1, floor: 0, flushVersion: 0, flushAt: 0).append(to: &$0)
+        }
+        try cluster.deliver(message)
+        #expect(cluster.look(1) { $0.counters.sumMismatches } == 1)
+        #expect(!cluster.isInSync(1))
+        #expect(cluster.epoch(1) == nil)
+        try cluster.run()
+        #expect(cluster.look(0) { $0.inSyncCount(cluster.slice) } == 0)
     }
 
     @Test(arguments: [0, 1, UInt32.max])

@@ -209,6 +209,7 @@ enum FrameSamples {
             stream: random.next(),
             sequence: random.next(),
             position: version(&random),
+            sum: random.next(),
             kind: kind,
             in: &buffer
         )
@@ -243,6 +244,7 @@ func rewritten(_ kind: Frame.Kind, _ body: UnsafeRawBufferPointer) throws(Malfor
             stream: entry.stream,
             sequence: entry.sequence,
             position: entry.position,
+            sum: entry.sum,
             kind: entry.kind,
             in: &buffer
         )

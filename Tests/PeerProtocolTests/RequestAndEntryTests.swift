@@ -138,6 +138,7 @@ import Testing
         buffer.appendInteger(UInt64(1))
         buffer.appendInteger(UInt64(2))
         buffer.appendInteger(position)
+        buffer.appendInteger(UInt64(7))
         buffer.append(kind)
         return (try? EntryFrame(buffer.bytes)) != nil
     }
