@@ -66,6 +66,15 @@ package final class World {
         schedule(.check, after: 20_000_000)
     }
 
+    /// Processes, their connections and their clients know each other, and would keep each other.
+    deinit {
+        for node in nodes { node.process = nil }
+        for process in processes {
+            process.threads = []
+            process.clients = []
+        }
+    }
+
     /// Another machine; its number.
     @discardableResult
     package func addNode() -> Int {
