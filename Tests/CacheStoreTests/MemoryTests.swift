@@ -288,7 +288,8 @@ import Testing
         var configuration = StoreConfiguration(memoryBytes: 1 << 20)
         #expect(configuration.itemBytesMax == 1_048_576 && configuration.tombstoneBytesMax == 20_971)
         #expect(throws: Never.self) { try configuration.validate(sliceCount: 100) }
-        #expect(throws: StoreConfigurationError.self) { try configuration.validate(sliceCount: Slice.count) }
+        let half = StoreConfiguration(memoryBytes: 1 << 19)
+        #expect(throws: StoreConfigurationError.self) { try half.validate(sliceCount: Slice.count) }
         #expect(StoreConfiguration(memoryBytes: 1 << 20).fixedBytes(sliceCount: 100) < 1 << 16)
         configuration.tombstoneSecondsMax = 59
         #expect(throws: StoreConfigurationError.self) { try configuration.validate(sliceCount: 100) }
