@@ -78,7 +78,12 @@ let package = Package(
                 deque,
             ]
         ),
-        .executableTarget(name: "henge-sim", dependencies: ["Simulation"], swiftSettings: settings),
+        pure("MembershipSimulation", ["ClusterCore", "Membership"]),
+        .executableTarget(
+            name: "henge-sim",
+            dependencies: ["ClusterCore", "Membership", "MembershipSimulation", "Simulation", argumentParser],
+            swiftSettings: settings
+        ),
 
         .target(name: "CLinux"),
         .systemLibrary(name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
@@ -141,7 +146,7 @@ let package = Package(
             ["AdminServer", "ClusterCore", "HengeCommands", "Settings", argumentParser, logging]
         ),
         tests("LoadGeneratorTests", ["ClusterCore", "LoadGenerator", "Reactor", histogram]),
-        tests("MembershipTests", ["ClusterCore", "Membership"]),
+        tests("MembershipTests", ["ClusterCore", "Membership", "MembershipSimulation"]),
         tests("MemcacheProtocolTests", ["ClusterCore", "MemcacheProtocol"]),
         tests("PeerProtocolTests", ["ClusterCore", "PeerProtocol"]),
         tests("ReactorTests", ["ClusterCore", "Reactor"]),

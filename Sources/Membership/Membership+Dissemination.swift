@@ -43,9 +43,12 @@ struct JoinSettle: Sendable {
 
 extension Membership {
     /// Own news, or a verdict of this node: to all at once in a small cluster, by gossip in a large one.
-    mutating func tell(_ id: NodeID, includingDown: Bool = false, now: Instant) {
+    ///
+    /// `isFarewell`: to all at once in any cluster. Who ends cannot stay for the rounds that gossip takes, and must know
+    /// who has heard it.
+    mutating func tell(_ id: NodeID, includingDown: Bool = false, isFarewell: Bool = false, now: Instant) {
         guard stage == .joined || stage == .leaving else { return }
-        guard table.memberCount < configuration.directMembersMax else {
+        guard isFarewell || table.memberCount < configuration.directMembersMax else {
             enqueueGossip(id, now: now)
             return
         }

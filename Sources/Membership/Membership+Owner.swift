@@ -24,7 +24,7 @@ extension Membership {
             "a node that never was up has nothing to drain"
         )
         own.lifecycle = lifecycle
-        restate(now, effects: &effects)
+        restate(isFarewell: lifecycle == .left, now, effects: &effects)
         if lifecycle == .left {
             stage = .leaving
             flushOutboxes(now, effects: &effects)
@@ -38,10 +38,14 @@ extension Membership {
         restate(now, effects: &effects)
     }
 
-    private mutating func restate(_ now: Instant, effects: inout [MembershipEffect]) {
+    private mutating func restate(
+        isFarewell: Bool = false,
+        _ now: Instant,
+        effects: inout [MembershipEffect]
+    ) {
         own.sequence += 1
         hasChanged = true
-        tell(own.id, now: now)
+        tell(own.id, isFarewell: isFarewell, now: now)
         finish(now, effects: &effects)
     }
 
@@ -52,7 +56,7 @@ extension Membership {
         guard stage == .joined else { return }
         own.liveness = .down
         hasChanged = true
-        tell(own.id, now: now)
+        tell(own.id, isFarewell: true, now: now)
         stage = .leaving
         finish(now, effects: &effects)
     }

@@ -135,6 +135,9 @@ package struct Membership: Sendable {
     /// The records of members that left or were forgotten, as far as they are kept, by id.
     package var tombstones: [MemberRecord] { table.peers.map(\.record).filter(\.isTombstone) }
 
+    /// What is known of one member, this node and tombstones included.
+    package func record(of id: NodeID) -> MemberRecord? { id == own.id ? own : table[id]?.record }
+
     /// The own record.
     package var ownRecord: MemberRecord { own }
 

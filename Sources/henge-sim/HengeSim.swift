@@ -1,60 +1,87 @@
+import ArgumentParser
 import Glibc
 import Simulation
 
-/// Runs simulated clusters: `henge-sim --seeds 1...100`, `henge-sim --seed 7 --log`, `henge-sim --scenario crash`,
-/// `henge-sim --scenarios`. Ends with 0 if nothing failed, with 1 if something did, with 2 for
-/// arguments that it does not know.
+/// Runs simulated clusters. Ends with 0 if nothing failed, with 1 if something did.
 @main
-struct HengeSim {
-    static func main() {
-        var seeds: ClosedRange<UInt64> = 1...20
-        var isLogging = false
-        var name: String?
-        var isAllScenarios = false
-        var isTwice = false
-        var arguments = Array(CommandLine.arguments.dropFirst())[...]
-        while let argument = arguments.popFirst() {
-            switch argument {
-            case "--seed":
-                guard let seed = arguments.popFirst().flatMap({ UInt64($0) }) else { return usage() }
-                seeds = seed...seed
-            case "--seeds":
-                let parts = (arguments.popFirst() ?? "").split(separator: ".").compactMap { UInt64($0) }
-                guard parts.count == 2, parts[0] <= parts[1] else { return usage() }
-                seeds = parts[0]...parts[1]
-            case "--log": isLogging = true
-            case "--twice": isTwice = true
-            case "--scenario": name = arguments.popFirst()
-            case "--scenarios": isAllScenarios = true
-            default: return usage()
-            }
+struct HengeSim: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "henge-sim",
+        abstract: "Runs simulated clusters in virtual time, from seeds.",
+        subcommands: [Cluster.self, MembershipCampaign.self, MembershipFigures.self],
+        defaultSubcommand: Cluster.self
+    )
+}
+
+/// A range of seeds as `A...B`.
+struct Seeds: ExpressibleByArgument {
+    let range: ClosedRange<UInt64>
+
+    init?(argument: String) {
+        let parts = argument.split(separator: ".").compactMap { UInt64($0) }
+        guard parts.count == 2, parts[0] <= parts[1] else { return nil }
+        range = parts[0]...parts[1]
+    }
+}
+
+/// Whole nodes with clients, faults and a judge.
+struct Cluster: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Runs whole nodes with clients and faults.",
+        discussion: "The stories: " + Scenario.all.map(\.name).joined(separator: ", ") + "."
+    )
+
+    @Option(help: "One seed.")
+    var seed: UInt64?
+
+    @Option(help: "Many seeds, A...B.")
+    var seeds: Seeds?
+
+    @Option(help: "A story by name instead of a random schedule of faults.")
+    var scenario: String?
+
+    @Flag(help: "All stories.")
+    var scenarios = false
+
+    @Flag(help: "Tell what happens.")
+    var log = false
+
+    @Flag(help: "Run each twice: the second run must have the same trace.")
+    var twice = false
+
+    func validate() throws {
+        if seed != nil, seeds != nil { throw ValidationError("--seed and --seeds exclude each other") }
+        if let scenario, !Scenario.all.contains(where: { $0.name == scenario }) {
+            throw ValidationError("no story is called '\(scenario)'; --help lists them")
         }
+    }
+
+    func run() throws {
         var passed = 0
         var failed = 0
-        for seed in seeds {
-            let scenarios: [Scenario]
-            if isAllScenarios {
-                scenarios = Scenario.all
-            } else if let name {
-                scenarios = Scenario.all.filter { $0.name == name }
-                if scenarios.isEmpty { return usage() }
+        for seed in seed.map({ $0...$0 }) ?? seeds?.range ?? 1...20 {
+            let chosen: [Scenario]
+            if scenarios {
+                chosen = Scenario.all
+            } else if let scenario {
+                chosen = Scenario.all.filter { $0.name == scenario }
             } else {
-                scenarios = [Scenario.random(seed: seed)]
+                chosen = [Scenario.random(seed: seed)]
             }
-            for scenario in scenarios {
-                if run(scenario, seed, isLogging, isTwice) { passed += 1 } else { failed += 1 }
+            for scenario in chosen {
+                if run(scenario, seed) { passed += 1 } else { failed += 1 }
             }
         }
         print("\(passed) passed, \(failed) failed")
-        exit(failed == 0 ? 0 : 1)
+        if failed > 0 { throw ExitCode.failure }
     }
 
-    private static func run(_ scenario: Scenario, _ seed: UInt64, _ isLogging: Bool, _ isTwice: Bool) -> Bool {
-        if isLogging { for step in scenario.steps { print("  \(step)") } }
+    private func run(_ scenario: Scenario, _ seed: UInt64) -> Bool {
+        if log { for step in scenario.steps { print("  \(step)") } }
         let clock = ContinuousClock()
         let began = clock.now
-        var outcome = scenario.run(seed: seed, isLogging: isLogging, onLine: { print($0) })
-        if isTwice, scenario.run(seed: seed).trace != outcome.trace {
+        var outcome = scenario.run(seed: seed, isLogging: log, onLine: { print($0) })
+        if twice, scenario.run(seed: seed).trace != outcome.trace {
             outcome.failures.append("the second run had another trace")
         }
         let took = began.duration(to: clock.now)
@@ -65,12 +92,8 @@ struct HengeSim {
                 + " \(outcome.misses) misses, trace \(String(outcome.trace, radix: 16)), took \(took)"
         )
         for failure in outcome.failures { print("     \(failure)") }
+        // Who reads through a pipe sees each run as it ends.
+        fflush(nil)
         return isGood
-    }
-
-    private static func usage() {
-        print("henge-sim [--seed N | --seeds A...B] [--scenario NAME | --scenarios] [--log] [--twice]")
-        for scenario in Scenario.all { print("  \(scenario.name)") }
-        exit(2)
     }
 }

@@ -1,4 +1,5 @@
 import ClusterCore
+import MembershipSimulation
 import Testing
 
 @testable import Membership

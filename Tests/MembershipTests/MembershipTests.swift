@@ -1,4 +1,5 @@
 import ClusterCore
+import MembershipSimulation
 import Testing
 
 @testable import Membership
@@ -415,6 +416,25 @@ private func shown(_ values: [Double]) -> String {
         #expect(simulator.nodes[0].membership?.tombstones.count == 1)
         simulator.start(3)
         #expect(simulator.run(limitMilliseconds: 3000) { $0.agrees(up: 4) } != nil)
+    }
+
+    /// Beyond 32 members news travels by gossip, which takes rounds that who ends does not have.
+    @Test(arguments: [0, 20])
+    func `who ends tells all of a large cluster before it is gone`(lossPercent: Int) {
+        var simulator = GossipSimulator.cluster(40, seedCount: 3, seed: 24)
+        #expect(simulator.run(limitMilliseconds: 30_000) { $0.agrees(up: 40) } != nil)
+        simulator.run(milliseconds: 5000)
+        simulator.network.lossPercent = lossPercent
+        simulator.call(7) { $0.setLifecycle(.left, now: $1, effects: &$2) }
+        simulator.call(8) { $0.announceDown(now: $1, effects: &$2) }
+        let time = simulator.run(limitMilliseconds: 1000) { simulator in
+            [7, 8].allSatisfy { simulator.nodes[$0].membership?.hasSaidFarewell == true }
+        }
+        #expect(time != nil)
+        for observer in simulator.nodes.indices where observer != 7 && observer != 8 {
+            #expect(simulator.view(of: 7, by: observer)?.lifecycle == .left, "node \(observer)")
+            #expect(simulator.view(of: 8, by: observer)?.liveness == .down, "node \(observer)")
+        }
     }
 
     @Test func `a tombstone is dropped after its term, everywhere and for good`() {

@@ -1,37 +1,43 @@
-import ClusterCore
+package import ClusterCore
+package import Membership
 
-@testable import Membership
-
-/// Nodes on a network that delays, loses, duplicates and reorders datagrams, in virtual time and one thread. The same
-/// seed gives the same run, which `trace` proves.
-struct GossipSimulator {
-    struct Network {
-        var delayMicroseconds: ClosedRange<UInt64> = 300...700
-        var lossPercent = 0
-        var duplicatePercent = 0
+/// Nodes on a network that delays, loses, duplicates and reorders datagrams, in virtual time and one thread: the
+/// production membership of each, and nothing else of a node. The same seed gives the same run, which `trace` proves.
+package struct GossipSimulator {
+    package struct Network: Sendable {
+        package var delayMicroseconds: ClosedRange<UInt64> = 300...700
+        package var lossPercent = 0
+        package var duplicatePercent = 0
         /// So many in a hundred datagrams take up to 20 ms more, and are overtaken.
-        var detourPercent = 0
+        package var detourPercent = 0
+
+        package init(lossPercent: Int = 0) { self.lossPercent = lossPercent }
     }
 
-    struct Node {
-        var record: MemberRecord
-        var seeds: [HostAndPort]
-        var configuration: MembershipConfiguration
-        var membership: Membership?
-        var deadline = Instant.distantFuture
-        var pausedUntil: Instant?
-        var inbox: [(from: Endpoint, bytes: [UInt8])] = []
-        var events: [(at: Instant, event: MembershipEvent)] = []
-        var stopReason: MembershipStopReason?
-        var formedCount = 0
-        var joinedCount = 0
+    package struct Node {
+        package var record: MemberRecord
+        package var seeds: [HostAndPort]
+        package var configuration: MembershipConfiguration
+        package var membership: Membership?
+        package var deadline = Instant.distantFuture
+        package var pausedUntil: Instant?
+        package var inbox: [(from: Endpoint, bytes: [UInt8])] = []
+        package var events: [(at: Instant, event: MembershipEvent)] = []
+        package var stopReason: MembershipStopReason?
+        package var formedCount = 0
+        package var joinedCount = 0
         /// Nodes of different sides do not hear each other.
-        var side = 0
+        package var side = 0
         /// What its membership says after each call.
-        var hash: UInt64 = 0
+        package var hash: UInt64 = 0
+        /// When the wake-up comes that is on the queue and counts.
+        fileprivate var wakeAt = Instant.distantFuture
 
-        var isRunning: Bool { membership != nil && stopReason == nil }
+        package var isRunning: Bool { membership != nil && stopReason == nil }
     }
+
+    /// Datagrams that wait for a paused process at most: what a socket's buffer holds.
+    package static let inboxMax = 1000
 
     private enum Action {
         case datagram(to: Endpoint, from: Endpoint, bytes: [UInt8])
@@ -39,6 +45,7 @@ struct GossipSimulator {
         case exchangeReply(to: Endpoint, from: Endpoint, bytes: [UInt8])
         case start(Int)
         case resume(Int)
+        case wake(Int)
     }
 
     private struct Pending {
@@ -49,37 +56,41 @@ struct GossipSimulator {
         static func < (left: Pending, right: Pending) -> Bool { (left.at, left.order) < (right.at, right.order) }
     }
 
-    var network = Network()
+    package var network = Network()
     /// Host names and what they resolve to; addresses need no entry. `3/name` is the name as node 3 sees it.
-    var names: [String: [Endpoint]] = [:]
+    package var names: [String: [Endpoint]] = [:]
     /// Further addresses of nodes.
-    var aliases: [Endpoint: Endpoint] = [:]
+    package var aliases: [Endpoint: Endpoint] = [:]
     /// Whether a node that has joined a cluster declares itself up at once.
-    var declaresUp = true
-    private(set) var nodes: [Node] = []
-    private(set) var now = Instant(nanoseconds: 1_000_000_000)
-    private(set) var lastStart = Instant(nanoseconds: 0)
-    private(set) var trace: UInt64 = 0
-    private(set) var datagramCount = 0
-    private(set) var longestDatagram = 0
+    package var declaresUp = true
+    package private(set) var nodes: [Node] = []
+    package private(set) var now = Instant(nanoseconds: 1_000_000_000)
+    package private(set) var lastStart = Instant(nanoseconds: 0)
+    package private(set) var trace: UInt64 = 0
+    package private(set) var datagramCount = 0
+    package private(set) var longestDatagram = 0
+    /// Calls into nodes so far: datagrams, deadlines and all else.
+    package private(set) var callCount: UInt64 = 0
     private var random: Xoshiro256
+    /// Which nodes have an address. Only asked, never listed: its order is not the seed's.
+    private var owners: [Endpoint: [Int]] = [:]
     private var queue: [Pending] = []
     private var order: UInt64 = 0
 
-    init(seed: UInt64) {
+    package init(seed: UInt64) {
         random = Xoshiro256(seed: seed)
     }
 
     // MARK: Nodes
 
-    static func endpoint(_ index: Int) -> Endpoint { Endpoint(.v4(0x0a00_0001 + UInt32(index)), port: 11_212) }
+    package static func endpoint(_ index: Int) -> Endpoint { Endpoint(.v4(0x0a00_0001 + UInt32(index)), port: 11_212) }
 
-    static func seed(_ index: Int) -> HostAndPort {
+    package static func seed(_ index: Int) -> HostAndPort {
         HostAndPort(host: endpoint(index).address.description, port: 11_212)
     }
 
     /// Adds a node that does not run yet; returns its index.
-    mutating func add(
+    package mutating func add(
         seeds: [HostAndPort],
         name: String? = nil,
         configuration: MembershipConfiguration = .init()
@@ -94,12 +105,20 @@ struct GossipSimulator {
             admin: Endpoint(.v4(0x7f00_0001), port: 11_213)
         )
         nodes.append(Node(record: record, seeds: seeds, configuration: configuration))
+        owners[record.cluster, default: []].append(index)
         return index
     }
 
-    mutating func edit(_ index: Int, _ change: (inout Node) -> Void) { change(&nodes[index]) }
+    package mutating func edit(_ index: Int, _ change: (inout Node) -> Void) {
+        let before = nodes[index].record.cluster
+        change(&nodes[index])
+        let after = nodes[index].record.cluster
+        guard before != after else { return }
+        owners[before]?.removeAll { $0 == index }
+        owners[after, default: []].append(index)
+    }
 
-    mutating func start(_ index: Int, remembered: [Endpoint] = []) {
+    package mutating func start(_ index: Int, remembered: [Endpoint] = []) {
         nodes[index].record.generation += 1
         nodes[index].stopReason = nil
         nodes[index].inbox = []
@@ -115,48 +134,57 @@ struct GossipSimulator {
         nodes[index].membership = membership
         nodes[index].hash = membership.hash
         nodes[index].deadline = membership.nextDeadline
+        scheduleWake(index)
         lastStart = now
     }
 
-    mutating func start(_ index: Int, afterMilliseconds delay: UInt64) {
+    package mutating func start(_ index: Int, afterMilliseconds delay: UInt64) {
         push(.start(index), at: now.advanced(byMilliseconds: delay))
     }
 
-    mutating func crash(_ index: Int) {
+    package mutating func crash(_ index: Int) {
         nodes[index].membership = nil
         nodes[index].deadline = .distantFuture
     }
 
     /// Stops a process as SIGSTOP does: what arrives waits.
-    mutating func pause(_ index: Int, milliseconds: UInt64) {
+    package mutating func pause(_ index: Int, milliseconds: UInt64) {
         let end = now.advanced(byMilliseconds: milliseconds)
         nodes[index].pausedUntil = end
         push(.resume(index), at: end)
     }
 
     /// Calls into a running node.
-    mutating func call(_ index: Int, _ body: (inout Membership, Instant, inout [MembershipEffect]) -> Void) {
+    package mutating func call(_ index: Int, _ body: (inout Membership, Instant, inout [MembershipEffect]) -> Void) {
         var effects: [MembershipEffect] = []
         let now = now
         // Taken out, so that its arrays have one owner while they change.
         guard var membership = nodes[index].membership.take() else { return }
         body(&membership, now, &effects)
+        callCount += 1
         nodes[index].hash = membership.hash
         nodes[index].deadline = membership.nextDeadline
         nodes[index].membership = membership
+        scheduleWake(index)
         perform(effects, of: index)
     }
 
+    /// Another course of chance on the network from here on.
+    package mutating func reseed(_ seed: UInt64) { random = Xoshiro256(seed: seed) }
+
     // MARK: Time
 
-    mutating func run(milliseconds: UInt64) {
+    package mutating func run(milliseconds: UInt64) {
         let end = now.advanced(byMilliseconds: milliseconds)
         while step(until: end) {}
         now = end
     }
 
     /// Runs until the condition holds; the milliseconds that took, or nil where the limit came first.
-    mutating func run(limitMilliseconds: UInt64, until condition: (borrowing GossipSimulator) -> Bool) -> Double? {
+    package mutating func run(
+        limitMilliseconds: UInt64,
+        until condition: (borrowing GossipSimulator) -> Bool
+    ) -> Double? {
         let start = now
         let end = now.advanced(byMilliseconds: limitMilliseconds)
         // Looked at before time goes on by a tenth of a millisecond: most events change nothing that shows.
@@ -172,44 +200,51 @@ struct GossipSimulator {
         return nil
     }
 
-    private var nextEvent: Instant { min(queue.first?.at ?? .distantFuture, nextDeadline?.at ?? .distantFuture) }
-
-    private var nextDeadline: (index: Int, at: Instant)? {
-        var earliest: (index: Int, at: Instant)?
-        for index in nodes.indices where nodes[index].pausedUntil == nil && nodes[index].stopReason == nil {
-            if nodes[index].deadline < earliest?.at ?? .distantFuture { earliest = (index, nodes[index].deadline) }
-        }
-        return earliest
-    }
+    private var nextEvent: Instant { queue.first?.at ?? .distantFuture }
 
     private mutating func step(until end: Instant) -> Bool {
-        let earliest = nextDeadline
-        let next = min(queue.first?.at ?? .distantFuture, earliest?.at ?? .distantFuture)
-        guard next <= end else { return false }
-        now = max(now, next)
-        if let pending = queue.first, pending.at <= now {
-            pop()
-            run(pending.action)
-        } else if let earliest {
-            note(UInt64(earliest.index))
-            call(earliest.index) { $0.advance(to: $1, effects: &$2) }
-        }
+        guard let pending = queue.first, pending.at <= end else { return false }
+        now = max(now, pending.at)
+        pop()
+        run(pending.action)
         return true
+    }
+
+    /// Puts the node's deadline on the queue. Wake-ups that came to nothing stay there and do nothing.
+    private mutating func scheduleWake(_ index: Int) {
+        let deadline = nodes[index].deadline
+        guard deadline < nodes[index].wakeAt else { return }
+        nodes[index].wakeAt = deadline
+        push(.wake(index), at: max(now, deadline))
+    }
+
+    private mutating func wake(_ index: Int) {
+        guard nodes[index].wakeAt <= now else { return }
+        nodes[index].wakeAt = .distantFuture
+        guard nodes[index].isRunning, nodes[index].pausedUntil == nil else { return }
+        if nodes[index].deadline <= now {
+            note(UInt64(index))
+            call(index) { $0.advance(to: $1, effects: &$2) }
+        } else {
+            scheduleWake(index)
+        }
     }
 
     private mutating func run(_ action: Action) {
         switch action {
         case .start(let index): start(index)
+        case .wake(let index): wake(index)
         case .resume(let index):
             guard let end = nodes[index].pausedUntil, end <= now else { return }
             nodes[index].pausedUntil = nil
             let inbox = nodes[index].inbox
             nodes[index].inbox = []
             for datagram in inbox { deliver(datagram.bytes, to: index, from: datagram.from) }
+            scheduleWake(index)
         case .datagram(let to, let from, let bytes):
             guard let index = reachable(to, from: from) else { return }
             if nodes[index].pausedUntil != nil {
-                if nodes[index].inbox.count < 1000 { nodes[index].inbox.append((from, bytes)) }
+                if nodes[index].inbox.count < Self.inboxMax { nodes[index].inbox.append((from, bytes)) }
             } else {
                 deliver(bytes, to: index, from: from)
             }
@@ -236,8 +271,8 @@ struct GossipSimulator {
     }
 
     private func reachable(_ to: Endpoint, from: Endpoint) -> Int? {
-        guard let receiver = nodes.firstIndex(where: { $0.record.cluster == to && $0.isRunning }),
-            let sender = nodes.first(where: { $0.record.cluster == from }), sender.side == nodes[receiver].side
+        guard let receiver = owners[to]?.first(where: { nodes[$0].isRunning }),
+            let sender = owners[from]?.first, nodes[sender].side == nodes[receiver].side
         else { return nil }
         return receiver
     }
@@ -268,7 +303,7 @@ struct GossipSimulator {
     }
 
     /// Puts a datagram on the network.
-    mutating func post(_ bytes: [UInt8], to: Endpoint, from: Endpoint) {
+    package mutating func post(_ bytes: [UInt8], to: Endpoint, from: Endpoint) {
         datagramCount += 1
         let to = aliases[to] ?? to
         longestDatagram = max(longestDatagram, bytes.count)
@@ -320,7 +355,7 @@ struct GossipSimulator {
 
 extension GossipSimulator {
     /// `count` nodes with one list of seeds, the first `seedCount` of them, started within `spread`.
-    static func cluster(
+    package static func cluster(
         _ count: Int,
         seedCount: Int? = nil,
         spreadMilliseconds: UInt64 = 0,
@@ -342,10 +377,12 @@ extension GossipSimulator {
     }
 
     /// All running nodes know the same, and hold exactly `count` members for up and alive.
-    func agrees(up count: Int) -> Bool { agrees { $0.lifecycle == .up && $0.liveness == .alive } && upCount == count }
+    package func agrees(up count: Int) -> Bool {
+        agrees { $0.lifecycle == .up && $0.liveness == .alive } && upCount == count
+    }
 
     /// All running nodes know the same, and what they know of those that run holds.
-    func agrees(_ condition: (MemberRecord) -> Bool) -> Bool {
+    package func agrees(_ condition: (MemberRecord) -> Bool) -> Bool {
         guard let first = nodes.first(where: \.isRunning), let members = first.membership?.members,
             nodes.allSatisfy({ !$0.isRunning || $0.hash == first.hash })
         else { return false }
@@ -354,18 +391,16 @@ extension GossipSimulator {
         }
     }
 
-    var upCount: Int {
+    package var upCount: Int {
         nodes.first(where: \.isRunning)?.membership?.members.count { $0.lifecycle == .up && $0.liveness == .alive } ?? 0
     }
 
     /// What node `observer` knows of node `index`.
-    func view(of index: Int, by observer: Int) -> MemberRecord? {
-        nodes[observer].membership.flatMap { membership in
-            (membership.members + membership.tombstones).first { $0.id == nodes[index].record.id }
-        }
+    package func view(of index: Int, by observer: Int) -> MemberRecord? {
+        nodes[observer].membership?.record(of: nodes[index].record.id)
     }
 
-    func allOthers(hold index: Int, _ condition: (MemberRecord) -> Bool) -> Bool {
+    package func allOthers(hold index: Int, _ condition: (MemberRecord) -> Bool) -> Bool {
         nodes.indices.allSatisfy { other in
             other == index || !nodes[other].isRunning || view(of: index, by: other).map(condition) == true
         }

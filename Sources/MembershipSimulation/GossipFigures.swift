@@ -1,0 +1,199 @@
+import ClusterCore
+import Membership
+
+/// Measures what a cluster of members does after one change, in virtual time, many times over.
+///
+/// A cluster is formed once and settled; every sample starts from a copy of it, at a moment and with a course of chance of
+/// its own.
+package struct GossipFigures {
+    /// What is measured; the unit is that of `unit`.
+    package enum Figure: String, CaseIterable, Sendable {
+        /// A joiner's statement that it is up, until all know it.
+        case join
+        /// A member's statement that it has left, until all know it.
+        case leave
+        /// A crash, until all that live hold the member for down.
+        case crash
+        /// The end of a split into halves, until all agree that all are up. Seeds are on one side.
+        case heal
+        /// The start of the last of all members, which stopped together, until all agree that all are up.
+        case restart
+        /// Bytes a second that a member sends while nothing happens: payload, and 28 for IPv4 and UDP.
+        case idle
+        /// One member stands still for 2 s, runs for 1 s, and so on: how often a minute another one's list of those that
+        /// are down changes, after the first minute.
+        case flapping
+        /// A tenth of the members stand still for 1 to 5 s, and run as long in between, for ten minutes: members that
+        /// never stood still and were held for down by one that was.
+        case stalls
+
+        package var unit: String {
+            switch self {
+            case .join, .leave, .crash, .heal, .restart: "ms"
+            case .idle: "B/s"
+            case .flapping: "a minute"
+            case .stalls: "convictions"
+            }
+        }
+    }
+
+    package let count: Int
+    package let lossPercent: Int
+    private let seed: UInt64
+    private let settled: GossipSimulator
+    /// From the start of all members with three seeds to one ring, in milliseconds.
+    package let formationMilliseconds: Double
+
+    /// Forms a cluster; nil where it does not within two minutes of virtual time.
+    package init?(count: Int, rules: GossipRules, lossPercent: Int, seed: UInt64) {
+        self.count = count
+        self.lossPercent = lossPercent
+        self.seed = seed
+        var simulator = GossipSimulator.cluster(
+            count,
+            seedCount: min(3, count),
+            seed: seed,
+            configuration: rules.configuration
+        )
+        guard let time = simulator.run(limitMilliseconds: 120_000, until: { $0.agrees(up: count) }) else { return nil }
+        formationMilliseconds = time
+        simulator.run(milliseconds: 10_000)
+        simulator.network = GossipSimulator.Network(lossPercent: lossPercent)
+        settled = simulator
+    }
+
+    /// One sample; nil where what is waited for does not come.
+    package func sample(_ figure: Figure, number: UInt64) -> Double? {
+        var random = Xoshiro256(seed: seed &* 0x9e37_79b9 &+ number)
+        var simulator = settled
+        simulator.reseed(random.next())
+        simulator.run(milliseconds: UInt64.random(in: 0...1000, using: &random))
+        switch figure {
+        case .join: return join(&simulator)
+        case .leave:
+            let index = Int.random(in: 0..<count, using: &random)
+            simulator.call(index) { $0.setLifecycle(.left, now: $1, effects: &$2) }
+            return wait(&simulator, besides: index) { $0.view(of: index, by: $1)?.isTombstone ?? true }
+        case .crash:
+            let index = Int.random(in: 0..<count, using: &random)
+            simulator.crash(index)
+            return wait(&simulator, besides: index) { $0.view(of: index, by: $1)?.liveness == .down }
+        case .heal: return heal(&simulator)
+        case .restart: return restart(&simulator, &random)
+        case .idle: return idle(&simulator)
+        case .flapping: return flapping(&simulator, &random)
+        case .stalls: return stalls(&simulator, &random)
+        }
+    }
+
+    /// How long it takes until all running nodes but one have met a condition, which holds once it was met.
+    private func wait(
+        _ simulator: inout GossipSimulator,
+        besides excluded: Int,
+        limitMilliseconds: UInt64 = 240_000,
+        _ condition: (borrowing GossipSimulator, Int) -> Bool
+    ) -> Double? {
+        var next = 0
+        return simulator.run(limitMilliseconds: limitMilliseconds) { simulator in
+            while next < simulator.nodes.count {
+                if next != excluded, simulator.nodes[next].isRunning, !condition(simulator, next) { return false }
+                next += 1
+            }
+            return true
+        }
+    }
+
+    private func join(_ simulator: inout GossipSimulator) -> Double? {
+        let seeds = (0..<min(3, count)).map { GossipSimulator.seed($0) }
+        let index = simulator.add(seeds: seeds, configuration: simulator.nodes[0].configuration)
+        simulator.start(index)
+        guard simulator.run(limitMilliseconds: 60_000, until: { $0.nodes[index].joinedCount > 0 }) != nil else {
+            return nil
+        }
+        return wait(&simulator, besides: index) { $0.view(of: index, by: $1)?.lifecycle == .up }
+    }
+
+    private func heal(_ simulator: inout GossipSimulator) -> Double? {
+        for index in count / 2..<count { simulator.edit(index) { $0.side = 1 } }
+        let half = count / 2
+        let isSplit = wait(&simulator, besides: -1) { simulator, observer in
+            let others = observer < half ? half..<self.count : 0..<half
+            return others.allSatisfy { simulator.view(of: $0, by: observer)?.liveness == .down }
+        }
+        guard isSplit != nil else { return nil }
+        simulator.run(milliseconds: 60_000)
+        for index in half..<count { simulator.edit(index) { $0.side = 0 } }
+        return simulator.run(limitMilliseconds: 240_000) { $0.agrees(up: self.count) }
+    }
+
+    private func restart(_ simulator: inout GossipSimulator, _ random: inout Xoshiro256) -> Double? {
+        for index in 0..<count { simulator.crash(index) }
+        simulator.run(milliseconds: 500)
+        // As many addresses as a node remembers of those that it knew.
+        let known = min(32, count)
+        for index in 0..<count {
+            let remembered = (0..<known).map { _ in
+                GossipSimulator.endpoint(Int.random(in: 0..<count, using: &random))
+            }
+            simulator.start(index, remembered: remembered.filter { $0 != GossipSimulator.endpoint(index) })
+        }
+        return simulator.run(limitMilliseconds: 240_000) { $0.agrees(up: self.count) }
+    }
+
+    private func idle(_ simulator: inout GossipSimulator) -> Double? {
+        func sent() -> UInt64 {
+            simulator.nodes.reduce(0) { sum, node in
+                guard let statistics = node.membership?.statistics else { return sum }
+                return sum + statistics.bytesSent + 28 * statistics.datagramsSent
+            }
+        }
+        let before = sent()
+        simulator.run(milliseconds: 60_000)
+        return Double(sent() - before) / 60 / Double(count)
+    }
+
+    private func flapping(_ simulator: inout GossipSimulator, _ random: inout Xoshiro256) -> Double? {
+        let index = Int.random(in: 0..<count, using: &random)
+        let observer = (index + 1) % count
+        func changes() -> Int {
+            simulator.nodes[observer].events.count {
+                switch $0.event {
+                case .down(simulator.nodes[index].record.id, _): true
+                default: false
+                }
+            }
+        }
+        var before = 0
+        for round in 0..<100 {
+            simulator.pause(index, milliseconds: 2000)
+            simulator.run(milliseconds: 3000)
+            if round == 19 { before = changes() }
+        }
+        return Double(changes() - before) / 4
+    }
+
+    private func stalls(_ simulator: inout GossipSimulator, _ random: inout Xoshiro256) -> Double? {
+        let sick = Array((0..<count).shuffled(using: &random).prefix(max(1, count / 10)))
+        var isSick = Array(repeating: false, count: count)
+        for index in sick { isSick[index] = true }
+        var next = Array(repeating: UInt64(0), count: count)
+        for step in 0..<(6000 as UInt64) {
+            for index in sick where next[index] <= step {
+                let length = UInt64.random(in: 10...50, using: &random)
+                simulator.pause(index, milliseconds: length * 100)
+                next[index] = step + length + UInt64.random(in: 10...50, using: &random)
+            }
+            simulator.run(milliseconds: 100)
+        }
+        var convictions = 0
+        for node in simulator.nodes {
+            for (_, event) in node.events {
+                guard case .down(let id, _) = event,
+                    let index = simulator.nodes.firstIndex(where: { $0.record.id == id })
+                else { continue }
+                if !isSick[index] { convictions += 1 }
+            }
+        }
+        return Double(convictions)
+    }
+}

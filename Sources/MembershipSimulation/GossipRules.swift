@@ -1,0 +1,28 @@
+package import Membership
+
+/// Whose rules the simulated members follow.
+package enum GossipRules: String, CaseIterable, Sendable {
+    /// This project's defaults.
+    case henge
+    /// As far as parameters go, those of hashicorp/memberlist's `DefaultLANConfig`: probes each second, gossip to three
+    /// every 200 ms with 4·⌈log10(N+1)⌉ transmits, no direct telling, no pull where hashes differ.
+    case memberlist
+
+    package var configuration: MembershipConfiguration {
+        var configuration = MembershipConfiguration()
+        switch self {
+        case .henge: break
+        case .memberlist:
+            configuration.probeIntervalMilliseconds = 1000
+            configuration.directTimeoutMilliseconds = 500
+            configuration.probeEndMilliseconds = 1000
+            configuration.directMembersMax = 0
+            configuration.gossipIntervalMilliseconds = 200
+            configuration.gossipTransmitsMin = 1
+            configuration.suspicionConfirmations = 3
+            configuration.pullsPerSecond = 0
+            configuration.pullsBurst = 0
+        }
+        return configuration
+    }
+}
