@@ -147,7 +147,7 @@ let package = Package(
         tests("ReactorTests", ["ClusterCore", "Reactor"]),
         tests("ReplicationTests", ["ClusterCore", "PeerProtocol", "Replication"]),
         tests("SettingsTests", ["ClusterCore", "Settings"]),
-        tests("SimulationTests", ["Simulation"]),
+        tests("SimulationTests", ["CacheNode", "Membership", "PeerProtocol", "Simulation"]),
         tests("SystemdSupportTests", ["SystemdSupport", logging]),
         tests("TidyTests", []),
     ],

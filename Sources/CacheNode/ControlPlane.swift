@@ -98,8 +98,8 @@ package struct ControlPlane {
         var record: MemberRecord?
         /// A later life of the same node exists, or it left: this one serves nothing any more.
         var isGone = false
-        /// This life ended with a leave: its vote was given back, and is not missed when the node comes again.
-        var hasLeft = false
+        /// This life left or was forgotten: its vote was given back, and is not missed when the node comes again.
+        var isVoteReturned = false
         /// It said that it stops: it is given nothing any more.
         var isStopping = false
         /// It has stopped: it serves nothing and claims nothing.

@@ -141,9 +141,21 @@ final class Administration: NodeAdministration {
     private func order(_ order: NodeOrder, _ name: String) async throws(AdministrationError) {
         switch await node.order(order, node: name) {
         case .accepted: return
-        case .unknownNode: throw .unknownNode(name)
+        case .unknownNode: throw .unknownNode(name, members: await memberNames())
         case .refused(let reason): throw .refused(check: order == .undrain ? "state" : "copies", detail: reason)
         }
+    }
+
+    func forget(node name: String) async throws(AdministrationError) -> ForgetReport {
+        switch await node.forget(node: name) {
+        case .accepted: return ForgetReport(node: name, members: await memberNames())
+        case .unknownNode: throw .unknownNode(name, members: await memberNames())
+        case .refused(let reason): throw .refused(check: "liveness", detail: reason)
+        }
+    }
+
+    private func memberNames() async -> [String] {
+        await node.snapshot()?.members.map(\.record.name) ?? []
     }
 
     /// The running drain of a node. Its figures arrive with the node's next ping; until then nothing is done.

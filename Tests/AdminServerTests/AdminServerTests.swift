@@ -126,6 +126,7 @@ private actor GatedNode: NodeAdministration {
     func ring(key: String?) async -> RingReport { RingReport(hash: HexHash(0), members: []) }
     func drain(node: String, force: Bool) async throws(AdministrationError) -> TaskReport { throw .unknownNode(node) }
     func undrain(node: String) async throws(AdministrationError) -> TaskReport { throw .unknownNode(node) }
+    func forget(node: String) async throws(AdministrationError) -> ForgetReport { throw .unknownNode(node) }
     func liveness() async -> Bool { true }
     func readiness() async -> Readiness { Readiness(ready: true) }
 }

@@ -66,6 +66,12 @@ struct FakeNode: NodeAdministration {
         return TaskReport(id: "8c1f", kind: "drain", node: node, state: .cancelled, done: 0, total: 10, bytes: 0)
     }
 
+    func forget(node: String) async throws(AdministrationError) -> ForgetReport {
+        if node != "n3" { throw .unknownNode(node, members: ["n1", "n3"]) }
+        if let refusal { throw refusal }
+        return ForgetReport(node: node, members: ["n1", "n2"])
+    }
+
     func metrics() async -> String { "henge_up 1\n" }
     func liveness() async -> Bool { isLive }
     func readiness() async -> Readiness { ready }

@@ -126,10 +126,19 @@ func cluster(
 actor ScriptedNode: NodeAdministration {
     private var script: [ClusterStatus]
     private let answer: Result<TaskReport, AdministrationError>
+    /// Why it forgets nobody; nil where it does.
+    private let objection: AdministrationError?
+    /// Whom it was told to forget.
+    private(set) var forgotten: [String] = []
 
-    init(_ script: [ClusterStatus], drain answer: Result<TaskReport, AdministrationError> = .success(drainTask(0))) {
+    init(
+        _ script: [ClusterStatus],
+        drain answer: Result<TaskReport, AdministrationError> = .success(drainTask(0)),
+        objection: AdministrationError? = nil
+    ) {
         self.script = script
         self.answer = answer
+        self.objection = objection
     }
 
     func status() async -> ClusterStatus { script.count > 1 ? script.removeFirst() : script[0] }
@@ -146,6 +155,11 @@ actor ScriptedNode: NodeAdministration {
 
     func drain(node: String, force: Bool) async throws(AdministrationError) -> TaskReport { try answer.get() }
     func undrain(node: String) async throws(AdministrationError) -> TaskReport { drainTask(5, .cancelled) }
+    func forget(node: String) async throws(AdministrationError) -> ForgetReport {
+        if let objection { throw objection }
+        forgotten.append(node)
+        return ForgetReport(node: node, members: ["n1", "n2"])
+    }
     func metrics() async -> String { "" }
     func liveness() async -> Bool { true }
     func readiness() async -> Readiness { Readiness(ready: true) }
