@@ -131,7 +131,7 @@ let package = Package(
         tests("AdminServerTests", ["AdminServer", "ClusterCore", "HengeCommands", logging]),
         tests(
             "CacheNodeTests",
-            ["CacheNode", "CacheStore", "ClusterCore", "MemcacheProtocol", "PeerProtocol", "Replication"]
+            ["CacheNode", "CacheStore", "ClusterCore", "Membership", "MemcacheProtocol", "PeerProtocol", "Replication"]
         ),
         tests("CacheStoreTests", ["CacheStore", "ClusterCore"]),
         tests("ClusterCoreTests", ["ClusterCore"]),

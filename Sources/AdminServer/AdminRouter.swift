@@ -56,7 +56,8 @@ package struct AdminRouter: Sendable {
         let (path, query) = Self.split(request.target)
         let wanted: String
         switch path {
-        case "/livez", "/readyz", "/metrics", "/version", "/v1/status", "/v1/ring", "/v1/tasks": wanted = "GET"
+        case "/livez", "/readyz", "/metrics", "/version", "/v1/status", "/v1/ring", "/v1/tasks", "/v1/events":
+            wanted = "GET"
         case "/v1/drain", "/v1/undrain", "/v1/forget": wanted = "POST"
         default:
             return Self.problem(
@@ -86,6 +87,7 @@ package struct AdminRouter: Sendable {
         case "/v1/status": return Self.json(await administration.status())
         case "/v1/ring": return await ring(query)
         case "/v1/tasks": return Self.json(TaskList(tasks: await administration.status().tasks))
+        case "/v1/events": return Self.json(await administration.events())
         default: return await change(path, request)
         }
     }

@@ -16,6 +16,9 @@ package protocol NodeAdministration: Sendable {
     /// Has the cluster forget a member that is down and will not return. `node` is a name or an address.
     func forget(node: String) async throws(AdministrationError) -> ForgetReport
 
+    /// The node's last membership events.
+    func events() async -> EventList
+
     /// Counters and gauges in Prometheus' text format.
     func metrics() async -> String
 

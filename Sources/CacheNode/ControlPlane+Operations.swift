@@ -74,6 +74,7 @@ package struct ClusterSnapshot: Sendable {
     package var notReadyBecause: [String]
     package var outcomes: ControlPlane.Outcomes
     package var membership: MembershipStatistics
+    package var journal: MembershipJournal
 }
 
 /// Where a key lives.
@@ -512,7 +513,8 @@ extension ControlPlane {
             isReady: reasons.isEmpty,
             notReadyBecause: reasons,
             outcomes: outcome,
-            membership: membership.statistics
+            membership: membership.statistics,
+            journal: journal
         )
     }
 

@@ -113,6 +113,19 @@ private func text(_ response: AdminResponse) -> String { String(decoding: respon
         #expect(await ask("GET", "/v1/forget").allow == "POST")
     }
 
+    @Test func `events have these names and forms`() async {
+        let response = await ask("GET", "/v1/events")
+        #expect(response.status == 200 && response.contentType == "application/json")
+        #expect(
+            text(response) == """
+                {"dropped":7,"events":[{"member":"n3","number":8,"type":"down","unixMilliseconds":1764403200007},\
+                {"detail":"for 9 ms","number":9,"type":"stalled","unixMilliseconds":1764403201000}],"node":"n1"}
+
+                """
+        )
+        #expect(await ask("POST", "/v1/events").allow == "GET")
+    }
+
     @Test func `of very many members some are named`() {
         let error = AdministrationError.unknownNode("x", members: (1...40).map { "n\($0)" })
         #expect(ProblemDocument(error).detail.hasSuffix(", n32 and 8 more"))

@@ -122,6 +122,16 @@ func cluster(
     )
 }
 
+let sampleEvents = EventList(
+    node: "n1",
+    events: [
+        EventReport(number: 8, unixMilliseconds: 1_764_403_200_007, type: "suspected", member: "n3", detail: "by n2"),
+        EventReport(number: 9, unixMilliseconds: 1_764_403_201_900, type: "down", member: "n\u{1b}3"),
+        EventReport(number: 10, unixMilliseconds: 1_764_403_202_000, type: "stalled", detail: "stood still for 900 ms"),
+    ],
+    dropped: 7
+)
+
 /// A node that plays statuses one after the other; the last one stays.
 actor ScriptedNode: NodeAdministration {
     private var script: [ClusterStatus]
@@ -160,6 +170,8 @@ actor ScriptedNode: NodeAdministration {
         forgotten.append(node)
         return ForgetReport(node: node, members: ["n1", "n2"])
     }
+
+    func events() async -> EventList { sampleEvents }
     func metrics() async -> String { "" }
     func liveness() async -> Bool { true }
     func readiness() async -> Readiness { Readiness(ready: true) }

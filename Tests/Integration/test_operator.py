@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 
@@ -23,6 +24,26 @@ class OperatorTest(ClusterTest):
             time.monotonic() + WAIT_SECONDS,
             lambda: self.member(cluster, name, via)["liveness"] == "down",
         )
+
+    def events(self, cluster: nodes.Cluster, via: str) -> list[dict]:
+        done = cluster.run("events", "-o", "json", via=via)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        found = json.loads(done.stdout)
+        self.assertEqual((found["node"], found["dropped"]), (via, 0))
+        self.assertEqual([event["number"] for event in found["events"]], list(range(1, len(found["events"]) + 1)))
+        return found["events"]
+
+    def assert_story(self, cluster: nodes.Cluster, via: str, name: str, types: list[str]) -> None:
+        """What a node tells of a member last, as the command prints it and as the metric counts it."""
+        events = self.events(cluster, via)
+        self.assertEqual([event["type"] for event in events if event.get("member") == name][-len(types) :], types)
+        metrics = nodes.http_get(cluster.node(via).admin, "/metrics")[1]
+        for kind in types:
+            count = sum(event["type"] == kind for event in events)
+            self.assertIn(f'henge_membership_events_total{{type="{kind}"}} {count}\n', metrics)
+        table = cluster.run("events", via=via).stdout.splitlines()
+        self.assertEqual(len(table), len(events) + 2)
+        self.assertRegex(table[-1], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z  ")
 
     def forget(self, cluster: nodes.Cluster, name: str, via: str) -> tuple[int, str]:
         done = cluster.run("forget", name, via=via)
@@ -58,6 +79,9 @@ class OperatorTest(ClusterTest):
         after = self.member(cluster, "n3", "n1")
         self.assertEqual(after["id"], before["id"])
         self.assertGreater(after["generation"], before["generation"])
+        self.assert_story(cluster, "n1", "n3", ["suspected", "down", "forgotten", "joined"])
+        self.assert_story(cluster, "n2", "n3", ["forgotten", "joined"])
+        self.assertIn("joined", [event["type"] for event in self.events(cluster, "n3")])
 
     def test_the_last_of_three_serves_on_once_the_others_are_forgotten(self) -> None:
         cluster = self.cluster()

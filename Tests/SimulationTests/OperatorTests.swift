@@ -53,6 +53,9 @@ import Testing
         world.settle(within: 60_000)
         let back = try snapshot(world, 0).members.first { $0.record.name == "n3" }
         #expect(back?.record.generation == old + 1)
+        let entries = try snapshot(world, 0).journal.entries.filter { "\($0.event)".contains("\"n3\"") }
+        #expect(entries.map(\.event.kind).suffix(4) == [.suspected, .down, .forgotten, .joined])
+        #expect(entries.map(\.unixMilliseconds) == entries.map(\.unixMilliseconds).sorted())
         #expect(world.failures == [])
     }
 
