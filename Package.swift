@@ -136,7 +136,7 @@ let package = Package(
         tests("AdminServerTests", ["AdminServer", "ClusterCore", "HengeCommands", logging]),
         tests(
             "CacheNodeTests",
-            ["CacheNode", "CacheStore", "ClusterCore", "MemcacheProtocol", "PeerProtocol", "Replication"]
+            ["CacheNode", "CacheStore", "ClusterCore", "Membership", "MemcacheProtocol", "PeerProtocol", "Replication"]
         ),
         tests("CacheStoreTests", ["CacheStore", "ClusterCore"]),
         tests("ClusterCoreTests", ["ClusterCore"]),
@@ -152,7 +152,7 @@ let package = Package(
         tests("ReactorTests", ["ClusterCore", "Reactor"]),
         tests("ReplicationTests", ["ClusterCore", "PeerProtocol", "Replication"]),
         tests("SettingsTests", ["ClusterCore", "Settings"]),
-        tests("SimulationTests", ["Simulation"]),
+        tests("SimulationTests", ["CacheNode", "Membership", "PeerProtocol", "Simulation"]),
         tests("SystemdSupportTests", ["SystemdSupport", logging]),
         tests("TidyTests", []),
     ],

@@ -56,8 +56,9 @@ package struct AdminRouter: Sendable {
         let (path, query) = Self.split(request.target)
         let wanted: String
         switch path {
-        case "/livez", "/readyz", "/metrics", "/version", "/v1/status", "/v1/ring", "/v1/tasks": wanted = "GET"
-        case "/v1/drain", "/v1/undrain": wanted = "POST"
+        case "/livez", "/readyz", "/metrics", "/version", "/v1/status", "/v1/ring", "/v1/tasks", "/v1/events":
+            wanted = "GET"
+        case "/v1/drain", "/v1/undrain", "/v1/forget": wanted = "POST"
         default:
             return Self.problem(
                 ProblemDocument(
@@ -86,6 +87,7 @@ package struct AdminRouter: Sendable {
         case "/v1/status": return Self.json(await administration.status())
         case "/v1/ring": return await ring(query)
         case "/v1/tasks": return Self.json(TaskList(tasks: await administration.status().tasks))
+        case "/v1/events": return Self.json(await administration.events())
         default: return await change(path, request)
         }
     }
@@ -142,11 +144,13 @@ package struct AdminRouter: Sendable {
             return Self.problem(Self.badRequest("the body is not {\"node\":\"NAME\",\"force\":false}"))
         }
         do throws(AdministrationError) {
-            if path == "/v1/drain" {
+            switch path {
+            case "/v1/drain":
                 let task = try await administration.drain(node: change.node, force: change.force ?? false)
                 return Self.json(task, status: 202)
+            case "/v1/forget": return Self.json(try await administration.forget(node: change.node))
+            default: return Self.json(try await administration.undrain(node: change.node))
             }
-            return Self.json(try await administration.undrain(node: change.node))
         } catch {
             return Self.problem(ProblemDocument(error))
         }

@@ -219,6 +219,19 @@ package struct TaskList: Codable, Hashable, Sendable {
     }
 }
 
+/// A member that is one no longer: the answer to `POST /v1/forget`.
+package struct ForgetReport: Codable, Hashable, Sendable {
+    /// Who was forgotten, as it was named in the request.
+    package var node: String
+    /// The names of those who are members now, sorted.
+    package var members: [String]
+
+    package init(node: String, members: [String]) {
+        self.node = node
+        self.members = members
+    }
+}
+
 /// A 64-bit hash, written as 16 hexadecimal digits: numbers beyond 2^53 do not survive every JSON parser.
 package struct HexHash: Codable, Hashable, Sendable, CustomStringConvertible {
     package var value: UInt64

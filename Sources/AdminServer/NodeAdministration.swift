@@ -13,6 +13,12 @@ package protocol NodeAdministration: Sendable {
     /// Cancels a drain.
     func undrain(node: String) async throws(AdministrationError) -> TaskReport
 
+    /// Has the cluster forget a member that is down and will not return. `node` is a name or an address.
+    func forget(node: String) async throws(AdministrationError) -> ForgetReport
+
+    /// The node's last membership events.
+    func events() async -> EventList
+
     /// Counters and gauges in Prometheus' text format.
     func metrics() async -> String
 
@@ -37,8 +43,8 @@ package struct Readiness: Codable, Hashable, Sendable {
 
 /// Why a change was not begun.
 package enum AdministrationError: Error, Hashable, Sendable {
-    /// No member has that name or address.
-    case unknownNode(String)
+    /// No member has that name or address; `members` are those that there are, by name.
+    case unknownNode(String, members: [String] = [])
     /// A safety check speaks against it; the text has the arithmetic. `check` is a word such as `copies`, `memory`.
     case refused(check: String, detail: String)
     /// The node cannot tell or act now, and may later.

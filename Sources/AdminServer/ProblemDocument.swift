@@ -11,6 +11,9 @@ package struct ProblemDocument: Codable, Hashable, Sendable {
     /// The name of the safety check that refused; nil where none did.
     package var check: String?
 
+    /// How many members are named where one is not found.
+    private static let membersNamedMax = 32
+
     package init(_ word: String, title: String, status: Int, detail: String, check: String? = nil) {
         self.type = "urn:henge:problem:" + word
         self.title = title
@@ -21,13 +24,15 @@ package struct ProblemDocument: Codable, Hashable, Sendable {
 
     init(_ error: AdministrationError) {
         switch error {
-        case .unknownNode(let node):
-            self.init(
-                "unknown-node",
-                title: "No such node",
-                status: 404,
-                detail: "no member is called '\(node)' or has that address"
-            )
+        case .unknownNode(let node, let members):
+            var detail = "no member is called '\(node)' or has that address"
+            if !members.isEmpty {
+                detail += "; there are " + members.prefix(Self.membersNamedMax).joined(separator: ", ")
+                if members.count > Self.membersNamedMax {
+                    detail += " and \(members.count - Self.membersNamedMax) more"
+                }
+            }
+            self.init("unknown-node", title: "No such node", status: 404, detail: detail)
         case .refused(let check, let detail):
             self.init("refused", title: "Refused by a safety check", status: 409, detail: detail, check: check)
         case .unavailable(let detail):

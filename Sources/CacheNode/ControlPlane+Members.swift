@@ -91,8 +91,8 @@ extension ControlPlane {
         noteEndOfDrain(of: index, now)
         peers[index].isGone = true
         let reference = peers[index].reference
-        peers[index].hasLeft = membership.tombstones.contains {
-            $0.id == reference.id && $0.generation == reference.generation && $0.lifecycle == .left
+        peers[index].isVoteReturned = membership.tombstones.contains {
+            $0.id == reference.id && $0.generation == reference.generation
         }
         peers[index].isControlConnected = false
         peers[index].dataLanes = 0
@@ -154,8 +154,8 @@ extension ControlPlane {
             case .up, .draining: voters.append(number)
             case .joining:
                 guard record.sawThree, number != Self.own else { continue }
-                let hasLeft = peers.contains { $0.hasLeft && $0.reference.id == record.id }
-                if !hasLeft { absent += 1 }
+                let isVoteReturned = peers.contains { $0.isVoteReturned && $0.reference.id == record.id }
+                if !isVoteReturned { absent += 1 }
             case .left: break
             }
         }

@@ -5,7 +5,16 @@ package import Membership
 package import PeerProtocol
 package import Replication
 
-// What an operator asks of a node: drain and its way back, a stop that hands over, and what is going on.
+// What an operator asks of a node: drain and its way back, a stop that hands over, a word about who is gone for good,
+// and what is going on.
+
+/// What came of an operator's order.
+package enum OrderOutcome: Hashable, Sendable {
+    case accepted
+    case unknownNode
+    /// Why not, and what to do instead.
+    case refused(String)
+}
 
 /// A drain of this node, until it is told otherwise.
 package struct DrainTask: Sendable {
@@ -65,6 +74,7 @@ package struct ClusterSnapshot: Sendable {
     package var notReadyBecause: [String]
     package var outcomes: ControlPlane.Outcomes
     package var membership: MembershipStatistics
+    package var journal: MembershipJournal
 }
 
 /// Where a key lives.
@@ -335,11 +345,7 @@ extension ControlPlane {
         outbox: inout Outbox,
         effects: inout [ControlEffect]
     ) -> UInt64? {
-        guard
-            let index = peers.indices.first(where: {
-                $0 > 0 && !peers[$0].isGone && peers[$0].record?.isTombstone == false && matches(name, $0)
-            })
-        else { return nil }
+        guard let index = member(called: name) else { return nil }
         orderCounter += 1
         if index == Int(Self.own.value) {
             orderResults.append((orderCounter, carryOut(order, now, &outbox, &effects)))
@@ -348,16 +354,58 @@ extension ControlPlane {
                 PeerNumber(UInt32(index)), now.instant.advanced(byMilliseconds: 5000)
             )
             outbox.send(.order(id: orderCounter, order), to: PeerNumber(UInt32(index)))
+        } else if peers[index].record?.liveness == .down {
+            orderResults.append((orderCounter, "\(peers[index].name) is down: start it again, or forget it"))
         } else {
             orderResults.append((orderCounter, "\(peers[index].name) cannot be reached from here"))
         }
         return orderCounter
     }
 
+    /// The present life of the member with that name, id or address; tombstones are no members.
+    private func member(called name: String) -> Int? {
+        peers.indices.first {
+            $0 > 0 && !peers[$0].isGone && peers[$0].record?.isTombstone == false && matches(name, $0)
+        }
+    }
+
     private func matches(_ name: String, _ index: Int) -> Bool {
         guard let record = peers[index].record else { return false }
         return record.name == name || record.id.description == name || record.client.description == name
             || record.cluster.description == name || record.admin.description == name
+    }
+
+    // MARK: - Who is gone for good
+
+    /// The operator's word that a member which is down will not return: it is no member any more, counts towards no
+    /// majority, and what only it had is lost. All members hear of it. A process that still runs in that life stops
+    /// when it hears of it; a new life joins like a newcomer.
+    package mutating func forget(
+        node name: String,
+        now: Now,
+        outbox: inout Outbox,
+        effects: inout [ControlEffect]
+    ) -> OrderOutcome {
+        guard case .joined = membership.phase else {
+            return .refused("the node that was asked is not part of a cluster: ask one that is")
+        }
+        guard let index = member(called: name), let record = peers[index].record else { return .unknownNode }
+        if index == Int(Self.own.value) {
+            return .refused("\(record.name) is the node that was asked, and lives: drain it to remove it")
+        }
+        var words: [MembershipEffect] = []
+        switch membership.forget(record.id, now: now.instant, effects: &words) {
+        case .unknown: return .unknownNode
+        case .refusedLiving:
+            return .refused(
+                record.liveness == .suspect
+                    ? "\(record.name) is suspect and may still live: wait until it is down or alive again"
+                    : "\(record.name) is \(record.liveness): drain it, or end its process and wait until it is down"
+            )
+        case .forgotten:
+            follow(words, now, &outbox, &effects)
+            return .accepted
+        }
     }
 
     // MARK: - Status
@@ -465,7 +513,8 @@ extension ControlPlane {
             isReady: reasons.isEmpty,
             notReadyBecause: reasons,
             outcomes: outcome,
-            membership: membership.statistics
+            membership: membership.statistics,
+            journal: journal
         )
     }
 

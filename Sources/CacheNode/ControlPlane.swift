@@ -41,6 +41,8 @@ package struct ControlConfiguration: Sendable {
     package var stopMilliseconds: UInt64 = 10_000
     /// How long clients have to finish what they sent before their connections are closed anyway.
     package var closeMilliseconds: UInt64 = 5000
+    /// How many membership events are kept for operators; the oldest goes.
+    package var membershipEventsMax = 256
 
     package init() {}
 }
@@ -98,8 +100,8 @@ package struct ControlPlane {
         var record: MemberRecord?
         /// A later life of the same node exists, or it left: this one serves nothing any more.
         var isGone = false
-        /// This life ended with a leave: its vote was given back, and is not missed when the node comes again.
-        var hasLeft = false
+        /// This life left or was forgotten: its vote was given back, and is not missed when the node comes again.
+        var isVoteReturned = false
         /// It said that it stops: it is given nothing any more.
         var isStopping = false
         /// It has stopped: it serves nothing and claims nothing.
@@ -202,6 +204,7 @@ package struct ControlPlane {
     /// Copies that the last look found without a holder that knows them.
     var orphans: Set<SliceEpoch> = []
     var outcome = Outcomes()
+    var journal: MembershipJournal
     private var isStopped = false
 
     /// Counts since the start.
@@ -229,6 +232,7 @@ package struct ControlPlane {
     ) {
         self.configuration = configuration
         self.shards = shards
+        journal = MembershipJournal(entriesMax: configuration.membershipEventsMax)
         self.membership = Membership(
             configuration: membership,
             own: own,
@@ -564,7 +568,9 @@ package struct ControlPlane {
             case .resolve(let seed): effects.append(.resolve(seed))
             case .pull(let endpoint): effects.append(.pull(from: endpoint))
             case .changed: refreshMembers(now, &outbox, &effects)
-            case .event(let event): effects.append(.log(.membership(event)))
+            case .event(let event):
+                journal.append(event, unixMilliseconds: now.unixMilliseconds)
+                effects.append(.log(.membership(event)))
             case .stop(let reason):
                 guard !isStopped else { continue }
                 isStopped = true

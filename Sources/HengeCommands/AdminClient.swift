@@ -27,6 +27,14 @@ struct AdminClient: Sendable {
         try await ask("POST", "/v1/undrain", Change(node: node))
     }
 
+    func forget(node: String) async throws(CommandError) -> ForgetReport {
+        try await ask("POST", "/v1/forget", Change(node: node))
+    }
+
+    func events() async throws(CommandError) -> EventList {
+        try await ask("GET", "/v1/events")
+    }
+
     private struct Change: Encodable {
         var node: String
         var force: Bool?

@@ -27,7 +27,10 @@ struct Drain: ContextCommand {
         let deadline = try client.deadline()
         let asked = AdminClient(address: address, deadline: deadline)
         let status = try await asked.status()
-        guard confirmed(context) else { throw CommandError(.failed, "nothing was done") }
+        // A program that calls has decided already.
+        if !yes, output == .table, context.isTerminal {
+            try Confirmation.ask("Drain \(StatusText.safe(target))?", in: context)
+        }
         let task = try await asked.drain(node: target, force: force)
         var progress = Progress(task: task, context: context, output: output)
         if detach {
@@ -70,14 +73,6 @@ struct Drain: ContextCommand {
             }
             try await Task.sleep(for: .milliseconds(context.pollMilliseconds))
         }
-    }
-
-    /// Asks on a terminal; a program that calls has decided already.
-    private func confirmed(_ context: CommandContext) -> Bool {
-        guard context.isInputTerminal, context.isOutputTerminal, !yes, output == .table else { return true }
-        context.output("Drain \(StatusText.safe(target))? [y/N] ")
-        let answer = context.readAnswer()?.lowercased()
-        return answer == "y" || answer == "yes"
     }
 
     /// The first answer that counts, nil where nobody gives one.

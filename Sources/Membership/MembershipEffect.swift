@@ -42,6 +42,39 @@ package enum MembershipEvent: Hashable, Sendable {
     case stalled(milliseconds: UInt64)
 }
 
+extension MembershipEvent {
+    /// What sort of event it is, under the name that operators and metrics know.
+    package enum Kind: String, Hashable, Sendable, CaseIterable {
+        case joined
+        case suspected
+        case refuted
+        case down
+        case left
+        case forgotten
+        case refutedOwn = "refuted-own"
+        case rejectedCluster = "rejected-cluster"
+        case configurationDiffers = "configuration-differs"
+        case rejectedName = "rejected-name"
+        case stalled
+    }
+
+    package var kind: Kind {
+        switch self {
+        case .joined: .joined
+        case .suspected: .suspected
+        case .refuted: .refuted
+        case .down: .down
+        case .left: .left
+        case .forgotten: .forgotten
+        case .refutedOwn: .refutedOwn
+        case .rejectedCluster: .rejectedCluster
+        case .configurationDiffers: .configurationDiffers
+        case .rejectedName: .rejectedName
+        case .stalled: .stalled
+        }
+    }
+}
+
 /// Why a node must end.
 package enum MembershipStopReason: Hashable, Sendable {
     /// A younger holder of this node's id answered: the data directory was copied, or started twice.

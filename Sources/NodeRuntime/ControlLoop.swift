@@ -88,7 +88,7 @@ final class ControlLoop: LinkOwner {
         for message in shared.control.mailbox.drain() {
             switch message {
             case .ask(let body): body(&plane, loop.now)
-            case .order(_, _, let reply): reply(.refused("the node has stopped"))
+            case .order(_, _, let reply), .forget(_, let reply): reply(.refused("the node has stopped"))
             case .signals, .connection, .stop: break
             }
         }
@@ -158,6 +158,8 @@ final class ControlLoop: LinkOwner {
                 return
             }
             orders[id] = reply
+        case .forget(let node, let reply):
+            reply(plane.forget(node: node, now: loop.now, outbox: &outbox, effects: &effects))
         case .stop(let signal): stop(signal)
         }
     }

@@ -197,6 +197,14 @@ package final class Node: Sendable {
         }
     }
 
+    /// Has the cluster forget a member that is down.
+    package func forget(node: String) async -> OrderOutcome {
+        await withCheckedContinuation { continuation in
+            let isPosted = post(.forget(node: node) { continuation.resume(returning: $0) })
+            if !isPosted { continuation.resume(returning: .refused("the node has stopped")) }
+        }
+    }
+
     /// Whether every loop has turned lately. The control loop turns every few milliseconds; a worker that has nothing
     /// to do sleeps, so it is woken and asked again.
     package func isLively() async -> Bool {

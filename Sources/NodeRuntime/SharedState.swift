@@ -86,6 +86,8 @@ final class ControlPort: Sendable {
         case ask(@Sendable (inout ControlPlane, Now) -> Void)
         /// A drain, its way back, and the answer.
         case order(NodeOrder, node: String, reply: @Sendable (OrderOutcome) -> Void)
+        /// The word that a member will not return, and the answer.
+        case forget(node: String, reply: @Sendable (OrderOutcome) -> Void)
         case stop(ProcessSignal)
     }
 
@@ -101,13 +103,6 @@ final class ControlPort: Sendable {
         precondition(posting != .full, "the control loop's mailbox is full: it has not turned for very long")
         if posting.needsWake { waker.wake() }
     }
-}
-
-/// What came of an operator's order.
-package enum OrderOutcome: Sendable {
-    case accepted
-    case unknownNode
-    case refused(String)
 }
 
 /// One worker's counters behind a lock of their own.

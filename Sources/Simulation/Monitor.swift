@@ -18,7 +18,8 @@ struct Monitor {
     var excusedUntil: UInt64 = 0
     /// More nodes are hurt than there are copies beside the holder.
     var isLossAllowed = false
-    var allowsFailures = false
+    /// Nodes that were forgotten in their present life, whose processes end when they hear of it.
+    var forgotten: Set<Int> = []
     /// The highest epoch in which each slice was ever served.
     var served: [UInt32] = Array(repeating: 0, count: Slice.count)
     /// For each slice who served it at the last look.

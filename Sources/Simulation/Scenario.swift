@@ -21,6 +21,8 @@ package struct Scenario: Sendable {
         case heal
         case drain(Int)
         case undrain(Int)
+        /// The cluster forgets a node that is down, at the word of the operator to another; refused, it is a failure.
+        case forget(Int, at: Int)
         case stop(Int)
         /// Until the process has ended.
         case awaitEnd(Int, UInt64)
@@ -136,6 +138,9 @@ extension Scenario {
         case .heal: world.heal()
         case .drain(let index): world.order(.drain, index)
         case .undrain(let index): world.order(.undrain, index)
+        case .forget(let index, let asked):
+            let outcome = world.forget(index, at: asked)
+            if outcome != .accepted { world.fail("\(world.nodes[index].name) is not forgotten: \(outcome)") }
         case .stop(let index): world.stop(index)
         case .awaitEnd(let index, let limit):
             if !world.run(atMostMilliseconds: limit, until: { !world.isAlive(index) }) {
@@ -191,6 +196,26 @@ extension Scenario {
                 .stop(3), .awaitEnd(3, 20_000), .start(3), .settle(60_000),
                 .stop(4), .awaitEnd(4, 20_000), .start(4), .settle(60_000),
                 .endStrict,
+            ]
+        ),
+        Scenario(
+            "forget",
+            [.crash(3), .run(8000), .forget(3, at: 0), .settle(60_000), .start(3), .settle(60_000), .run(2000)]
+        ),
+        // Neither loss leaves a majority of three; the operator's word does.
+        Scenario(
+            "forget two of three",
+            nodes: 3,
+            [
+                .crash(2), .run(8000), .forget(2, at: 0), .settle(60_000),
+                .crash(1), .run(8000), .forget(1, at: 0), .settle(60_000), .run(3000),
+            ]
+        ),
+        Scenario(
+            "forget who is only cut off",
+            [
+                .partition([4], [0, 1, 2, 3]), .run(15_000), .forget(4, at: 1), .run(1000), .heal,
+                .awaitEnd(4, 60_000), .start(4), .settle(60_000),
             ]
         ),
         Scenario("two crashes in turn", [.crash(0), .settle(60_000), .crash(4), .settle(60_000), .run(2000)]),

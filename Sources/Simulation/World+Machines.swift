@@ -1,4 +1,4 @@
-import CacheNode
+package import CacheNode
 import CacheStore
 import ClusterCore
 import Membership
@@ -14,6 +14,7 @@ extension World {
         if node.process?.isAlive == true { return }
         node.isPoweredOff = false
         node.generation += 1
+        monitor.forgotten.remove(index)
         var replication = ReplicationConfiguration()
         replication.replicas = options.replicas
         replication.partition = options.partition
@@ -188,6 +189,23 @@ extension World {
         log("\(nodes[index].name) is told: \(order)\(refusal.isEmpty ? "" : ", and refuses: \(refusal)")")
         if !refusal.isEmpty { monitor.refusals.append(refusal) }
         finishTurn(process, thread)
+    }
+
+    /// An operator's word to one node that another will not return.
+    @discardableResult
+    package func forget(_ index: Int, at asked: Int) -> OrderOutcome {
+        guard let process = nodes[asked].process, process.isAlive else { return .refused("nobody is there") }
+        let thread = process.threads[0]
+        let outcome = process.control.forget(
+            node: nodes[index].name,
+            now: now(process),
+            outbox: &thread.outbox,
+            effects: &process.effects
+        )
+        log("\(nodes[asked].name) is told to forget \(nodes[index].name): \(outcome)")
+        if outcome == .accepted { monitor.forgotten.insert(index) }
+        finishTurn(process, thread)
+        return outcome
     }
 
     /// SIGTERM: hands over what it holds and ends.

@@ -391,7 +391,7 @@ package final class World {
             process.node.remembered = peers
         case .fail(let reason):
             log("\(process.node.name) cannot go on: \(reason)")
-            if !monitor.allowsFailures { fail("\(process.node.name) ended: \(reason)") }
+            if !monitor.forgotten.contains(process.node.index) { fail("\(process.node.name) ended: \(reason)") }
             end(process, isOrderly: true)
         case .closeClients:
             process.isClosing = true

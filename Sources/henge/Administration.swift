@@ -141,9 +141,21 @@ final class Administration: NodeAdministration {
     private func order(_ order: NodeOrder, _ name: String) async throws(AdministrationError) {
         switch await node.order(order, node: name) {
         case .accepted: return
-        case .unknownNode: throw .unknownNode(name)
+        case .unknownNode: throw .unknownNode(name, members: await memberNames())
         case .refused(let reason): throw .refused(check: order == .undrain ? "state" : "copies", detail: reason)
         }
+    }
+
+    func forget(node name: String) async throws(AdministrationError) -> ForgetReport {
+        switch await node.forget(node: name) {
+        case .accepted: return ForgetReport(node: name, members: await memberNames())
+        case .unknownNode: throw .unknownNode(name, members: await memberNames())
+        case .refused(let reason): throw .refused(check: "liveness", detail: reason)
+        }
+    }
+
+    private func memberNames() async -> [String] {
+        await node.snapshot()?.members.map(\.record.name) ?? []
     }
 
     /// The running drain of a node. Its figures arrive with the node's next ping; until then nothing is done.
@@ -152,6 +164,16 @@ final class Administration: NodeAdministration {
         let known = all.last { $0.node == name && $0.state == .running }
         return known
             ?? TaskReport(id: "drain-" + name, kind: "drain", node: name, state: .running, done: 0, total: 0, bytes: 0)
+    }
+
+    func events() async -> EventList {
+        let snapshot = await node.snapshot()
+        // The accuser of a suspect is known by its id; names are for people.
+        let names = snapshot?.members.map { ($0.record.id, $0.record.name) } ?? []
+        let reports = snapshot?.journal.entries.map { entry in
+            EventReport(entry) { id in names.first { $0.0 == id }?.1 ?? "\(id)" }
+        }
+        return EventList(node: settings.name, events: reports ?? [], dropped: snapshot?.journal.dropped ?? 0)
     }
 
     func metrics() async -> String {
@@ -199,6 +221,35 @@ extension MemberStatus {
             items: Int(member.report.items),
             bytes: Int(member.report.bytes),
             memory: Int(record.memoryBytes)
+        )
+    }
+}
+
+extension EventReport {
+    init(_ entry: MembershipJournal.Entry, nameOf: (NodeID) -> String) {
+        var member: String?
+        var detail: String?
+        switch entry.event {
+        case .joined(let record):
+            member = record.name
+            detail = "generation \(record.generation) at \(record.cluster)"
+        case .suspected(_, let name, let accuser):
+            member = name
+            detail = accuser.map { "by \(nameOf($0))" }
+        case .refuted(_, let name), .down(_, let name), .left(_, let name), .forgotten(_, let name): member = name
+        case .refutedOwn(let liveness): detail = "this node was called \(liveness)"
+        case .rejectedCluster(let name, let endpoint): detail = "cluster \(name) at \(endpoint)"
+        case .rejectedName(let name, let endpoint): detail = "name \(name) at \(endpoint) is taken"
+        case .configurationDiffers(let name, let endpoint, let difference):
+            detail = "\(name) at \(endpoint): \(difference)"
+        case .stalled(let milliseconds): detail = "stood still for \(milliseconds) ms"
+        }
+        self.init(
+            number: entry.number,
+            unixMilliseconds: entry.unixMilliseconds,
+            type: entry.event.kind.rawValue,
+            member: member,
+            detail: detail
         )
     }
 }

@@ -160,6 +160,14 @@ enum Metrics {
         page.sample("henge_gossip_messages_total", [("direction", "in")], gossip.datagramsReceived)
         page.sample("henge_gossip_messages_total", [("direction", "out")], gossip.datagramsSent)
         page.counter("henge_gossip_suspicions_total", "Suspicions raised here.", gossip.suspicions)
+        page.family("henge_membership_events_total", "counter", "What happened to the membership, as this node saw it.")
+        for kind in MembershipEvent.Kind.allCases {
+            page.sample(
+                "henge_membership_events_total",
+                [("type", kind.rawValue)],
+                snapshot.journal.count(of: kind)
+            )
+        }
         page.family("henge_gossip_rejected_total", "counter", "Datagrams refused.")
         page.sample("henge_gossip_rejected_total", [("reason", "malformed")], gossip.malformed)
         page.sample("henge_gossip_rejected_total", [("reason", "foreign")], gossip.foreignCluster)

@@ -97,6 +97,40 @@ private func text(_ response: AdminResponse) -> String { String(decoding: respon
         #expect(await ask("POST", "/v1/undrain", type: json, body: body).status == 200)
     }
 
+    @Test func `a member is forgotten, and errors say whom there is and what speaks against it`() async throws {
+        let body = "{\"node\":\"n3\"}"
+        let json = "application/json"
+        let done = await ask("POST", "/v1/forget", type: json, body: body)
+        #expect(done.status == 200 && text(done) == "{\"members\":[\"n1\",\"n2\"],\"node\":\"n3\"}\n")
+        let unknown = await ask("POST", "/v1/forget", type: json, body: "{\"node\":\"n9\"}")
+        let problem = try JSONDecoder().decode(ProblemDocument.self, from: Data(unknown.body))
+        #expect(unknown.status == 404)
+        #expect(problem.detail == "no member is called 'n9' or has that address; there are n1, n3")
+        var node = FakeNode()
+        node.refusal = .refused(check: "liveness", detail: "n3 is alive")
+        #expect(await ask("POST", "/v1/forget", node: node, type: json, body: body).status == 409)
+        #expect(await ask("POST", "/v1/forget", body: body).status == 415)
+        #expect(await ask("GET", "/v1/forget").allow == "POST")
+    }
+
+    @Test func `events have these names and forms`() async {
+        let response = await ask("GET", "/v1/events")
+        #expect(response.status == 200 && response.contentType == "application/json")
+        #expect(
+            text(response) == """
+                {"dropped":7,"events":[{"member":"n3","number":8,"type":"down","unixMilliseconds":1764403200007},\
+                {"detail":"for 9 ms","number":9,"type":"stalled","unixMilliseconds":1764403201000}],"node":"n1"}
+
+                """
+        )
+        #expect(await ask("POST", "/v1/events").allow == "GET")
+    }
+
+    @Test func `of very many members some are named`() {
+        let error = AdministrationError.unknownNode("x", members: (1...40).map { "n\($0)" })
+        #expect(ProblemDocument(error).detail.hasSuffix(", n32 and 8 more"))
+    }
+
     @Test func `what a page in a browser could send is refused`() async {
         let body = "{\"node\":\"n3\"}"
         #expect(await ask("POST", "/v1/drain", type: "text/plain", body: body).status == 415)

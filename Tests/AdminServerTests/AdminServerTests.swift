@@ -126,6 +126,8 @@ private actor GatedNode: NodeAdministration {
     func ring(key: String?) async -> RingReport { RingReport(hash: HexHash(0), members: []) }
     func drain(node: String, force: Bool) async throws(AdministrationError) -> TaskReport { throw .unknownNode(node) }
     func undrain(node: String) async throws(AdministrationError) -> TaskReport { throw .unknownNode(node) }
+    func forget(node: String) async throws(AdministrationError) -> ForgetReport { throw .unknownNode(node) }
+    func events() async -> EventList { EventList(node: "n1", events: [], dropped: 0) }
     func liveness() async -> Bool { true }
     func readiness() async -> Readiness { Readiness(ready: true) }
 }

@@ -66,6 +66,23 @@ struct FakeNode: NodeAdministration {
         return TaskReport(id: "8c1f", kind: "drain", node: node, state: .cancelled, done: 0, total: 10, bytes: 0)
     }
 
+    func forget(node: String) async throws(AdministrationError) -> ForgetReport {
+        if node != "n3" { throw .unknownNode(node, members: ["n1", "n3"]) }
+        if let refusal { throw refusal }
+        return ForgetReport(node: node, members: ["n1", "n2"])
+    }
+
+    func events() async -> EventList {
+        EventList(
+            node: "n1",
+            events: [
+                EventReport(number: 8, unixMilliseconds: 1_764_403_200_007, type: "down", member: "n3"),
+                EventReport(number: 9, unixMilliseconds: 1_764_403_201_000, type: "stalled", detail: "for 9 ms"),
+            ],
+            dropped: 7
+        )
+    }
+
     func metrics() async -> String { "henge_up 1\n" }
     func liveness() async -> Bool { isLive }
     func readiness() async -> Readiness { ready }

@@ -131,7 +131,7 @@ private func follower(_ task: TaskReport = drainTask(0)) -> DrainFollower {
 
     @Test func `nobody at the address is exit code 5`() async throws {
         let address = try await serving(ScriptedNode([cluster("n1", [])])) { address, _ in address }
-        for line in ["status", "ring", "drain n3", "undrain n3"] {
+        for line in ["status", "ring", "drain n3", "undrain n3", "forget n3", "events"] {
             let recorder = Recorder()
             #expect(await run("\(line) -n \(address)", recorder.context()) == 5)
             #expect(recorder.complaints == "henge: node \(address) not reached: Connection refused\n")

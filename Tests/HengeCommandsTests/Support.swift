@@ -122,14 +122,33 @@ func cluster(
     )
 }
 
+let sampleEvents = EventList(
+    node: "n1",
+    events: [
+        EventReport(number: 8, unixMilliseconds: 1_764_403_200_007, type: "suspected", member: "n3", detail: "by n2"),
+        EventReport(number: 9, unixMilliseconds: 1_764_403_201_900, type: "down", member: "n\u{1b}3"),
+        EventReport(number: 10, unixMilliseconds: 1_764_403_202_000, type: "stalled", detail: "stood still for 900 ms"),
+    ],
+    dropped: 7
+)
+
 /// A node that plays statuses one after the other; the last one stays.
 actor ScriptedNode: NodeAdministration {
     private var script: [ClusterStatus]
     private let answer: Result<TaskReport, AdministrationError>
+    /// Why it forgets nobody; nil where it does.
+    private let objection: AdministrationError?
+    /// Whom it was told to forget.
+    private(set) var forgotten: [String] = []
 
-    init(_ script: [ClusterStatus], drain answer: Result<TaskReport, AdministrationError> = .success(drainTask(0))) {
+    init(
+        _ script: [ClusterStatus],
+        drain answer: Result<TaskReport, AdministrationError> = .success(drainTask(0)),
+        objection: AdministrationError? = nil
+    ) {
         self.script = script
         self.answer = answer
+        self.objection = objection
     }
 
     func status() async -> ClusterStatus { script.count > 1 ? script.removeFirst() : script[0] }
@@ -146,6 +165,13 @@ actor ScriptedNode: NodeAdministration {
 
     func drain(node: String, force: Bool) async throws(AdministrationError) -> TaskReport { try answer.get() }
     func undrain(node: String) async throws(AdministrationError) -> TaskReport { drainTask(5, .cancelled) }
+    func forget(node: String) async throws(AdministrationError) -> ForgetReport {
+        if let objection { throw objection }
+        forgotten.append(node)
+        return ForgetReport(node: node, members: ["n1", "n2"])
+    }
+
+    func events() async -> EventList { sampleEvents }
     func metrics() async -> String { "" }
     func liveness() async -> Bool { true }
     func readiness() async -> Readiness { Readiness(ready: true) }

@@ -1,0 +1,123 @@
+"""What an operator says about nodes that are gone for good."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+import support
+from harness import load, nodes
+from harness.checker import Checker
+from support import ClusterTest
+
+WAIT_SECONDS = 30.0
+
+
+class OperatorTest(ClusterTest):
+    def member(self, cluster: nodes.Cluster, name: str, via: str) -> dict:
+        return next(member for member in cluster.status(via)["members"] if member["name"] == name)
+
+    def wait_down(self, cluster: nodes.Cluster, name: str, via: str) -> None:
+        nodes.poll(
+            f"{name} down",
+            time.monotonic() + WAIT_SECONDS,
+            lambda: self.member(cluster, name, via)["liveness"] == "down",
+        )
+
+    def events(self, cluster: nodes.Cluster, via: str) -> list[dict]:
+        done = cluster.run("events", "-o", "json", via=via)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        found = json.loads(done.stdout)
+        self.assertEqual((found["node"], found["dropped"]), (via, 0))
+        self.assertEqual([event["number"] for event in found["events"]], list(range(1, len(found["events"]) + 1)))
+        return found["events"]
+
+    def assert_story(self, cluster: nodes.Cluster, via: str, name: str, types: list[str]) -> None:
+        """What a node tells of a member last, as the command prints it and as the metric counts it."""
+        events = self.events(cluster, via)
+        self.assertEqual([event["type"] for event in events if event.get("member") == name][-len(types) :], types)
+        metrics = nodes.http_get(cluster.node(via).admin, "/metrics")[1]
+        for kind in types:
+            count = sum(event["type"] == kind for event in events)
+            self.assertIn(f'henge_membership_events_total{{type="{kind}"}} {count}\n', metrics)
+        table = cluster.run("events", via=via).stdout.splitlines()
+        self.assertEqual(len(table), len(events) + 2)
+        self.assertRegex(table[-1], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z  ")
+
+    def forget(self, cluster: nodes.Cluster, name: str, via: str) -> tuple[int, str]:
+        done = cluster.run("forget", name, via=via)
+        return done.returncode, done.stdout + done.stderr
+
+    def test_a_killed_node_is_forgotten_once_it_is_down_and_joins_again_as_a_new_generation(self) -> None:
+        cluster = self.cluster()
+        code, said = self.forget(cluster, "n3", "n1")
+        self.assertEqual(code, 4, said)
+        self.assertIn("n3 is alive: drain it", said)
+        code, said = self.forget(cluster, "n9", "n1")
+        self.assertEqual(code, 1, said)
+        self.assertIn("no member is called 'n9'", said)
+        self.assertIn("n1, n2, n3", said)
+
+        before = self.member(cluster, "n3", "n1")
+        cluster.kill("n3")
+        self.wait_down(cluster, "n3", "n1")
+        code, said = self.forget(cluster, "n3", "n1")
+        self.assertEqual((code, said), (0, "n3 is forgotten; members are n1, n2\n"))
+        self.assertEqual(self.forget(cluster, "n3", "n1")[0], 1)
+        cluster.wait_settled(["n1", "n2"])
+        for name in ("n1", "n2"):
+            self.assertEqual([member["name"] for member in cluster.status(name)["members"]], ["n1", "n2"])
+            shown = cluster.run("status", via=name)
+            self.assertEqual(shown.returncode, 0, shown.stdout)
+            self.assertIn("2 nodes up", shown.stdout)
+            self.assertNotIn("n3", shown.stdout)
+
+        cluster.start("n3")
+        cluster.wait_ready(["n3"])
+        cluster.wait_settled()
+        after = self.member(cluster, "n3", "n1")
+        self.assertEqual(after["id"], before["id"])
+        self.assertGreater(after["generation"], before["generation"])
+        self.assert_story(cluster, "n1", "n3", ["suspected", "down", "forgotten", "joined"])
+        self.assert_story(cluster, "n2", "n3", ["forgotten", "joined"])
+        self.assertIn("joined", [event["type"] for event in self.events(cluster, "n3")])
+
+    def test_the_last_of_three_serves_on_once_the_others_are_forgotten(self) -> None:
+        cluster = self.cluster()
+        keys = [f"forget:{index}" for index in range(1_000)]
+        checker = Checker(keys)
+        load.fill(checker, self.addresses(cluster), keys, seed=support.seed)
+        cluster.kill("n3")
+        self.wait_down(cluster, "n3", "n1")
+        self.assertEqual(self.forget(cluster, "n3", "n1")[0], 0)
+        cluster.wait_settled(["n1", "n2"])
+        cluster.kill("n2")
+        self.wait_down(cluster, "n2", "n1")
+        # One of two members is no majority.
+        self.assertEqual(nodes.http_get(cluster.node("n1").admin, "/readyz")[0], 503)
+        self.assertEqual(self.forget(cluster, "n2", "n1")[0], 0)
+        cluster.wait_ready(["n1"])
+        cluster.wait_settled(["n1"])
+        alone = load.sweep(checker, self.addresses(cluster, "n1"), keys)
+        self.report(alone, checker, "every key through n1")
+        self.assertEqual((alone.missed, alone.errors), (0, 0))
+        for name in ("n2", "n3"):
+            cluster.start(name)
+        cluster.wait_ready()
+        cluster.wait_settled()
+        last = load.sweep(checker, self.addresses(cluster), keys)
+        self.assertEqual((last.missed, last.errors), (0, 0))
+        self.assert_true_to(checker, cluster)
+
+    def test_a_process_that_was_forgotten_while_it_stood_still_stops_and_says_how_to_come_back(self) -> None:
+        cluster = self.cluster()
+        cluster.pause("n3")
+        self.wait_down(cluster, "n3", "n1")
+        self.assertEqual(self.forget(cluster, "n3", "n2")[0], 0)
+        cluster.signal("n3", signal.SIGCONT)
+        self.assertEqual(cluster.wait_exit("n3", WAIT_SECONDS), 1)
+        self.assertIn("the cluster has forgotten this node: restart it to join again", cluster.log_tail("n3"))
+        cluster.start("n3")
+        cluster.wait_ready(["n3"])
+        cluster.wait_settled()
