@@ -115,6 +115,8 @@ extension MemberRecord {
     /// become a crash. `forgotten` outranks every incarnation, since a tombstone is not to be refuted.
     package func merged(with other: MemberRecord) -> MemberRecord {
         precondition(id == other.id, "records of \(id) and \(other.id) do not merge")
+        // Most news is none.
+        if self == other { return self }
         var result = self
         if generation != other.generation {
             if generation < other.generation { result = other }

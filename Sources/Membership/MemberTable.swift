@@ -64,6 +64,8 @@ struct MemberTable: Sendable {
     /// Over all records that are no tombstones.
     private(set) var hashSum: UInt64 = 0
     private(set) var tombstoneCount = 0
+    /// How many are alive by their records.
+    private(set) var aliveCount = 0
 
     /// Members that count: no tombstones.
     var memberCount: Int { peers.count - tombstoneCount }
@@ -99,8 +101,16 @@ struct MemberTable: Sendable {
         if record.isTombstone {
             tombstoneCount += adding ? 1 : -1
         } else {
+            if record.liveness == .alive { aliveCount += adding ? 1 : -1 }
             hashSum = adding ? hashSum &+ record.hash : hashSum &- record.hash
         }
+    }
+
+    /// The places of those that match. Peers are large: they are looked at where they are, and not copied.
+    func indices(where condition: (borrowing Peer) -> Bool) -> [Int] {
+        var found: [Int] = []
+        for index in peers.indices where condition(peers[index]) { found.append(index) }
+        return found
     }
 
     private func insertionIndex(of id: NodeID) -> Int {

@@ -101,7 +101,9 @@ extension Membership {
 
     mutating func flushOutboxes(_ now: Instant, effects: inout [MembershipEffect]) {
         for index in table.peers.indices {
-            guard var outbox = table.peers[index].outbox, outbox.next <= now else { continue }
+            guard let next = table.peers[index].outbox?.next, next <= now, var outbox = table.peers[index].outbox else {
+                continue
+            }
             if outbox.tries >= configuration.updateTriesMax {
                 // The hashes in pings have to repair it now.
                 statistics.updatesAbandoned &+= 1
@@ -183,8 +185,9 @@ extension Membership {
             nextFullExchange = now.advanced(
                 byMilliseconds: jittered(configuration.fullExchangeIntervalMilliseconds * stretch)
             )
-            if let peer = livingOthers.randomElement(using: &random) {
-                pull(from: peer.record.id, at: peer.record.cluster, effects: &effects)
+            if let index = livingOthers.randomElement(using: &random) {
+                let record = table.peers[index].record
+                pull(from: record.id, at: record.cluster, effects: &effects)
             }
         }
         if let joinSettle, joinSettle.deadline(configuration) <= now {
@@ -197,9 +200,9 @@ extension Membership {
             } else {
                 // One agrees, the second has not been heard yet: ask it.
                 self.joinSettle?.since = now
-                let others = livingOthers.filter { !joinSettle.agreed.contains($0.record.id) }
-                if let peer = others.randomElement(using: &random) {
-                    startProbe(of: peer.record.id, now: now, effects: &effects)
+                let others = livingOthers.map { table.peers[$0].record.id }.filter { !joinSettle.agreed.contains($0) }
+                if let id = others.randomElement(using: &random) {
+                    startProbe(of: id, now: now, effects: &effects)
                 }
             }
         }
@@ -220,11 +223,11 @@ extension Membership {
             sent += 1
         }
         let receivers = livingOthers.shuffled(using: &random).prefix(configuration.gossipFanout)
-        for peer in receivers {
+        for index in receivers {
             send(
                 .update(sequence: 0),
-                to: peer.record.cluster,
-                target: peer.record.id,
+                to: table.peers[index].record.cluster,
+                target: table.peers[index].record.id,
                 entries: packed,
                 effects: &effects
             )

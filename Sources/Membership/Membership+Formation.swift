@@ -541,7 +541,8 @@ extension Membership {
         let lost = contacts.contacts.filter { contact in
             !contact.isSelf && (contact.isSeed || living.isEmpty)
                 && !living.contains {
-                    $0.record.cluster == contact.endpoint || $0.record.id == contact.answer?.record.id
+                    let record = table.peers[$0].record
+                    return record.cluster == contact.endpoint || record.id == contact.answer?.record.id
                 }
         }
         for contact in lost.shuffled(using: &random).prefix(most) {

@@ -295,9 +295,9 @@ extension Membership {
         effects: inout [MembershipEffect]
     ) -> NodeID? {
         if newcomer.name == own.name { return own.id }
-        let holders = table.peers.map(\.record).filter {
-            $0.name == newcomer.name && $0.id != newcomer.id && !$0.isTombstone
-        }
+        let holders = table.indices {
+            $0.record.name == newcomer.name && $0.record.id != newcomer.id && !$0.record.isTombstone
+        }.map { table.peers[$0].record }
         if let living = holders.first(where: \.isLiving) { return living.id }
         for holder in holders {
             if let index = table.index(of: holder.id) { markForgotten(index, now: now, effects: &effects) }

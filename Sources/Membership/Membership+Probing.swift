@@ -34,11 +34,10 @@ extension Membership {
     private static let relaysMax = 128
 
     /// How many members this node holds for alive, itself included.
-    var aliveCount: Int {
-        table.peers.reduce(1) { $0 + ($1.record.liveness == .alive && !$1.record.isTombstone ? 1 : 0) }
-    }
+    var aliveCount: Int { table.aliveCount + 1 }
 
-    var livingOthers: [Peer] { table.peers.filter { $0.record.isLiving } }
+    /// The places of the living others in the table.
+    var livingOthers: [Int] { table.indices { $0.record.isLiving } }
 
     /// Who could confirm an accusation: all that are well, this node included, but for the first accuser.
     var opinionCount: Int { aliveCount - 1 }
@@ -101,10 +100,11 @@ extension Membership {
     private mutating func askOthers(_ index: Int, now: Instant, effects: inout [MembershipEffect]) {
         probes[index].indirectAt = nil
         let probe = probes[index]
-        let candidates = table.peers.filter {
+        let candidates = table.indices {
             $0.record.liveness == .alive && !$0.record.isTombstone && $0.record.id != probe.subject
         }
         let helpers = candidates.shuffled(using: &random).prefix(configuration.indirectProbeCount)
+            .map { table.peers[$0] }
         probes[index].helpers = helpers.map(\.record.id)
         probes[index].helperCount = helpers.count
         for helper in helpers {
@@ -196,7 +196,7 @@ extension Membership {
             while let id = probeOrder.popLast() {
                 if let peer = table[id], peer.record.isLiving { return id }
             }
-            probeOrder = livingOthers.map(\.record.id).shuffled(using: &random)
+            probeOrder = livingOthers.map { table.peers[$0].record.id }.shuffled(using: &random)
         }
         return nil
     }
@@ -210,7 +210,7 @@ extension Membership {
     /// The one not tried for longest, of several the one lost last; with chance min(1, down/alive), so that in a split
     /// at least one side always tries.
     private mutating func probeDownMember(_ now: Instant, effects: inout [MembershipEffect]) {
-        let downs = table.peers.filter { $0.record.liveness == .down && !$0.record.isTombstone }
+        let downs = table.indices { $0.record.liveness == .down && !$0.record.isTombstone }.map { table.peers[$0] }
         guard !downs.isEmpty, Int.random(in: 0..<aliveCount, using: &random) < downs.count else { return }
         let zero = Instant(nanoseconds: 0)
         let chosen = downs.min {
@@ -274,10 +274,10 @@ extension Membership {
 
     mutating func advanceConvictions(to now: Instant, effects: inout [MembershipEffect]) {
         for index in table.peers.indices.reversed() {
-            let peer = table.peers[index]
-            if let expires = peer.expires, expires <= now {
+            if let expires = table.peers[index].expires, expires <= now {
                 table.remove(at: index)
-            } else if let verdict = peer.verdict, verdict.deadline <= now {
+            } else if let verdict = table.peers[index].verdict, verdict.deadline <= now {
+                let peer = table.peers[index]
                 table.peers[index].verdict = nil
                 apply(peer.record.merged(with: verdict.record), at: index, by: nil, now: now, effects: &effects)
             }
@@ -285,10 +285,12 @@ extension Membership {
         // Counted after the verdicts, which take opinions away; a conviction takes none, for a suspect had none.
         let opinions = opinionCount
         for index in table.peers.indices {
-            let peer = table.peers[index]
-            guard let suspicion = peer.suspicion, deadline(of: suspicion, opinions: opinions) <= now else { continue }
+            guard let suspicion = table.peers[index].suspicion, deadline(of: suspicion, opinions: opinions) <= now
+            else {
+                continue
+            }
             statistics.convictions &+= 1
-            var record = peer.record
+            var record = table.peers[index].record
             record.liveness = .down
             apply(record, at: index, by: own.id, now: now, effects: &effects)
             tell(record.id, now: now)
@@ -309,8 +311,9 @@ extension Membership {
         let least = Suspicion.leastMilliseconds(members: table.memberCount + 1, configuration: configuration)
         if milliseconds >= least {
             // The others may have given this node up: ask two of them before anything else.
-            for peer in livingOthers.shuffled(using: &random).prefix(2) {
-                pull(from: peer.record.id, at: peer.record.cluster, effects: &effects)
+            for index in livingOthers.shuffled(using: &random).prefix(2) {
+                let record = table.peers[index].record
+                pull(from: record.id, at: record.cluster, effects: &effects)
             }
         }
     }

@@ -163,7 +163,7 @@ package struct Membership: Sendable {
         switch stage {
         case .stopped: return .distantFuture
         case .leaving:
-            for peer in table.peers { if let outbox = peer.outbox { fold(outbox.next) } }
+            for index in table.peers.indices { if let next = table.peers[index].outbox?.next { fold(next) } }
             return deadline
         case .seeking:
             fold(contacts.nextDeadline)
@@ -188,11 +188,11 @@ package struct Membership: Sendable {
         for probe in probes { fold(probe.next) }
         for relay in relays { fold(relay.nackAt ?? relay.endsAt) }
         let opinions = opinionCount
-        for peer in table.peers {
-            if let outbox = peer.outbox { fold(outbox.next) }
-            if let verdict = peer.verdict { fold(verdict.deadline) }
-            if let expires = peer.expires { fold(expires) }
-            if let suspicion = peer.suspicion { fold(self.deadline(of: suspicion, opinions: opinions)) }
+        for index in table.peers.indices {
+            if let next = table.peers[index].outbox?.next { fold(next) }
+            if let deadline = table.peers[index].verdict?.deadline { fold(deadline) }
+            if let expires = table.peers[index].expires { fold(expires) }
+            if let suspicion = table.peers[index].suspicion { fold(self.deadline(of: suspicion, opinions: opinions)) }
         }
         return deadline
     }
