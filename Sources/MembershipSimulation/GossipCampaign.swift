@@ -1,7 +1,7 @@
 import ClusterCore
 package import Membership
 
-/// Crashes, restarts, pauses, splits and a bad network in random order, from one seed; then all is healed, and the members
+/// Crashes, leaves, restarts, pauses, splits and a bad network in random order, from one seed; then all is healed, and the members
 /// must agree.
 package struct GossipCampaign {
     /// What must hold, by the names under which breaches are told.
@@ -39,6 +39,7 @@ package struct GossipCampaign {
     private let seed: UInt64
     private let count: Int
     private let isLogging: Bool
+    private let losesGenerations: Bool
     private let steps: Int
     private var random: Xoshiro256
     private var simulator: GossipSimulator
@@ -50,17 +51,20 @@ package struct GossipCampaign {
     ///   - count: how many members there are.
     ///   - steps: how many faults there are before all is healed.
     ///   - configuration: of all members.
+    ///   - losesGenerations: restarts come with the generation that was before, which must not go well.
     package init(
         seed: UInt64,
         count: Int,
         steps: Int = 40,
         configuration: MembershipConfiguration = .init(),
+        losesGenerations: Bool = false,
         isLogging: Bool = false
     ) {
         self.seed = seed
         self.count = count
         self.steps = steps
         self.isLogging = isLogging
+        self.losesGenerations = losesGenerations
         random = Xoshiro256(seed: seed &* 977)
         simulator = GossipSimulator.cluster(
             count,
@@ -121,11 +125,8 @@ package struct GossipCampaign {
 
     private mutating func fault() {
         let index = Int.random(in: 0..<count, using: &random)
-        switch Int.random(in: 0..<8, using: &random) {
-        case 0, 1:
-            log("node \(index) crashes")
-            simulator.crash(index)
-            for member in 0..<count { known[index][member] = nil }
+        switch Int.random(in: 0..<9, using: &random) {
+        case 0, 1: crash(index)
         case 2, 3: restart(index)
         case 4:
             guard simulator.nodes[index].isRunning, simulator.nodes[index].pausedUntil == nil else { return }
@@ -144,6 +145,14 @@ package struct GossipCampaign {
             log(
                 "loss \(network.lossPercent) %, detours \(network.detourPercent) %, twice \(network.duplicatePercent) %"
             )
+        case 7:
+            guard simulator.nodes[index].isRunning, simulator.nodes[index].pausedUntil == nil,
+                simulator.nodes[index].membership?.ownRecord.lifecycle == .up
+            else { return }
+            log("node \(index) leaves")
+            simulator.call(index) { $0.setLifecycle(.left, now: $1, effects: &$2) }
+            simulator.run(milliseconds: 600)
+            crash(index)
         default:
             let subject = Int.random(in: 0..<count, using: &random)
             guard subject != index else { return }
@@ -153,11 +162,17 @@ package struct GossipCampaign {
         }
     }
 
+    private mutating func crash(_ index: Int) {
+        log("node \(index) crashes")
+        simulator.crash(index)
+        for member in 0..<count { known[index][member] = nil }
+    }
+
     private mutating func restart(_ index: Int) {
         guard simulator.nodes[index].membership == nil else { return }
         log("node \(index) starts")
         let others = (0..<count).filter { $0 != index }.map { GossipSimulator.endpoint($0) }
-        simulator.start(index, remembered: others)
+        simulator.start(index, remembered: others, losesGeneration: losesGenerations)
     }
 
     private mutating func heal() {

@@ -118,8 +118,9 @@ package struct GossipSimulator {
         owners[after, default: []].append(index)
     }
 
-    package mutating func start(_ index: Int, remembered: [Endpoint] = []) {
-        nodes[index].record.generation += 1
+    /// `losesGeneration`: as if the number had not reached the disk.
+    package mutating func start(_ index: Int, remembered: [Endpoint] = [], losesGeneration: Bool = false) {
+        if !losesGeneration { nodes[index].record.generation += 1 }
         nodes[index].stopReason = nil
         nodes[index].inbox = []
         nodes[index].pausedUntil = nil

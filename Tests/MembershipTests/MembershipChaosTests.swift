@@ -36,6 +36,13 @@ import Testing
         #expect(breaches.contains { $0.invariant == .noAgreement })
     }
 
+    @Test func `a generation that did not reach the disk keeps its node out`() {
+        let breaches = (0..<20 as Range<UInt64>).flatMap { seed in
+            GossipCampaign(seed: seed, count: 5, losesGenerations: true).run().breaches
+        }
+        #expect(breaches.contains { $0.invariant == .wronglyStopped || $0.invariant == .noAgreement })
+    }
+
     @Test func `figures of one seed are the same each time`() throws {
         let measure = try #require(GossipFigures(count: 5, rules: .henge, lossPercent: 20, seed: 3))
         for figure in [GossipFigures.Figure.join, .leave, .crash, .restart, .idle] {
