@@ -232,6 +232,19 @@ package struct ForgetReport: Codable, Hashable, Sendable {
     }
 }
 
+/// A cluster that an operator had formed: the answer to `POST /v1/form`.
+package struct FormReport: Codable, Hashable, Sendable {
+    /// The name of the node that formed it.
+    package var node: String
+    /// The names of all members, that node included, sorted.
+    package var members: [String]
+
+    package init(node: String, members: [String]) {
+        self.node = node
+        self.members = members
+    }
+}
+
 /// A 64-bit hash, written as 16 hexadecimal digits: numbers beyond 2^53 do not survive every JSON parser.
 package struct HexHash: Codable, Hashable, Sendable, CustomStringConvertible {
     package var value: UInt64

@@ -16,6 +16,9 @@ package protocol NodeAdministration: Sendable {
     /// Has the cluster forget a member that is down and will not return. `node` is a name or an address.
     func forget(node: String) async throws(AdministrationError) -> ForgetReport
 
+    /// Has the node form a cluster with the seeds that answer, without a majority of them.
+    func form() async throws(AdministrationError) -> FormReport
+
     /// The node's last membership events.
     func events() async -> EventList
 

@@ -408,6 +408,25 @@ extension ControlPlane {
         }
     }
 
+    /// The operator's word that the seeds which are silent will not return: this node forms a cluster with those that
+    /// answer, if any. A second one, where a cluster lives that this node does not reach.
+    package mutating func form(now: Now, outbox: inout Outbox, effects: inout [ControlEffect]) -> OrderOutcome {
+        switch membership.phase {
+        case .joined:
+            return .refused("\(membership.ownRecord.name) is part of a cluster already: nothing is to be formed")
+        case .ended: return .refused("the node is about to end")
+        case .seeking: break
+        }
+        var words: [MembershipEffect] = []
+        guard membership.formWithoutMajority(now: now.instant, effects: &words) else {
+            return .refused(
+                "a member of a living cluster answers: wait until \(membership.ownRecord.name) has joined it"
+            )
+        }
+        follow(words, now, &outbox, &effects)
+        return .accepted
+    }
+
     // MARK: - Status
 
     func storeStatistics() -> StoreStatistics {

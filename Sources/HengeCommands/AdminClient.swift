@@ -31,12 +31,16 @@ struct AdminClient: Sendable {
         try await ask("POST", "/v1/forget", Change(node: node))
     }
 
+    func form() async throws(CommandError) -> FormReport {
+        try await ask("POST", "/v1/form", Change())
+    }
+
     func events() async throws(CommandError) -> EventList {
         try await ask("GET", "/v1/events")
     }
 
     private struct Change: Encodable {
-        var node: String
+        var node: String?
         var force: Bool?
     }
 

@@ -34,7 +34,9 @@ extension Membership {
     /// The operator's word: form a cluster with those that answer, without a majority. Returns whether it did; a node
     /// that is part of a cluster, or that has found one, does not.
     package mutating func formWithoutMajority(now: Instant, effects: inout [MembershipEffect]) -> Bool {
-        guard stage == .seeking, joinPull == nil, !contacts.contacts.contains(where: { $0.answer?.joined == true })
+        // A member that answered once and is silent now holds nobody up: it may be among those that are gone for good.
+        guard stage == .seeking, joinPull == nil,
+            !contacts.contacts.contains(where: { $0.answer?.joined == true && isFresh($0.answer, now: now) })
         else { return false }
         found(with: agreeing(now).map(\.record), now: now, effects: &effects)
         finish(now, effects: &effects)

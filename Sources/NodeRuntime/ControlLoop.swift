@@ -88,7 +88,8 @@ final class ControlLoop: LinkOwner {
         for message in shared.control.mailbox.drain() {
             switch message {
             case .ask(let body): body(&plane, loop.now)
-            case .order(_, _, let reply), .forget(_, let reply): reply(.refused("the node has stopped"))
+            case .order(_, _, let reply), .forget(_, let reply), .form(let reply):
+                reply(.refused("the node has stopped"))
             case .signals, .connection, .stop: break
             }
         }
@@ -160,6 +161,7 @@ final class ControlLoop: LinkOwner {
             orders[id] = reply
         case .forget(let node, let reply):
             reply(plane.forget(node: node, now: loop.now, outbox: &outbox, effects: &effects))
+        case .form(let reply): reply(plane.form(now: loop.now, outbox: &outbox, effects: &effects))
         case .stop(let signal): stop(signal)
         }
     }

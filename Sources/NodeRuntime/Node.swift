@@ -205,6 +205,14 @@ package final class Node: Sendable {
         }
     }
 
+    /// Has the node form a cluster without a majority of its seeds.
+    package func form() async -> OrderOutcome {
+        await withCheckedContinuation { continuation in
+            let isPosted = post(.form { continuation.resume(returning: $0) })
+            if !isPosted { continuation.resume(returning: .refused("the node has stopped")) }
+        }
+    }
+
     /// Whether every loop has turned lately. The control loop turns every few milliseconds; a worker that has nothing
     /// to do sleeps, so it is woken and asked again.
     package func isLively() async -> Bool {

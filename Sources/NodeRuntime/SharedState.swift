@@ -88,6 +88,8 @@ final class ControlPort: Sendable {
         case order(NodeOrder, node: String, reply: @Sendable (OrderOutcome) -> Void)
         /// The word that a member will not return, and the answer.
         case forget(node: String, reply: @Sendable (OrderOutcome) -> Void)
+        /// The word to form a cluster without a majority of the seeds, and the answer.
+        case form(reply: @Sendable (OrderOutcome) -> Void)
         case stop(ProcessSignal)
     }
 

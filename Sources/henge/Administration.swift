@@ -154,6 +154,14 @@ final class Administration: NodeAdministration {
         }
     }
 
+    func form() async throws(AdministrationError) -> FormReport {
+        switch await node.form() {
+        case .accepted: return FormReport(node: settings.name, members: await memberNames())
+        case .unknownNode: throw .unknownNode(settings.name)
+        case .refused(let reason): throw .refused(check: "cluster", detail: reason)
+        }
+    }
+
     private func memberNames() async -> [String] {
         await node.snapshot()?.members.map(\.record.name) ?? []
     }

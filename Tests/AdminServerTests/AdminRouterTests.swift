@@ -113,6 +113,17 @@ private func text(_ response: AdminResponse) -> String { String(decoding: respon
         #expect(await ask("GET", "/v1/forget").allow == "POST")
     }
 
+    @Test func `a cluster is formed, but not for a page in a browser`() async {
+        let json = "application/json"
+        let done = await ask("POST", "/v1/form", type: json, body: "{}")
+        #expect(done.status == 200 && text(done) == "{\"members\":[\"n1\",\"n2\"],\"node\":\"n1\"}\n")
+        var node = FakeNode()
+        node.refusal = .refused(check: "cluster", detail: "n1 is part of a cluster already")
+        #expect(await ask("POST", "/v1/form", node: node, type: json, body: "{}").status == 409)
+        #expect(await ask("POST", "/v1/form", type: "text/plain", body: "{}").status == 415)
+        #expect(await ask("GET", "/v1/form").allow == "POST")
+    }
+
     @Test func `events have these names and forms`() async {
         let response = await ask("GET", "/v1/events")
         #expect(response.status == 200 && response.contentType == "application/json")

@@ -72,6 +72,11 @@ struct FakeNode: NodeAdministration {
         return ForgetReport(node: node, members: ["n1", "n2"])
     }
 
+    func form() async throws(AdministrationError) -> FormReport {
+        if let refusal { throw refusal }
+        return FormReport(node: "n1", members: ["n1", "n2"])
+    }
+
     func events() async -> EventList {
         EventList(
             node: "n1",

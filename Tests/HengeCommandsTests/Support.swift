@@ -140,6 +140,8 @@ actor ScriptedNode: NodeAdministration {
     private let objection: AdministrationError?
     /// Whom it was told to forget.
     private(set) var forgotten: [String] = []
+    /// How often it was told to form a cluster.
+    private(set) var formations = 0
 
     init(
         _ script: [ClusterStatus],
@@ -169,6 +171,12 @@ actor ScriptedNode: NodeAdministration {
         if let objection { throw objection }
         forgotten.append(node)
         return ForgetReport(node: node, members: ["n1", "n2"])
+    }
+
+    func form() async throws(AdministrationError) -> FormReport {
+        if let objection { throw objection }
+        formations += 1
+        return FormReport(node: "n1", members: ["n1"])
     }
 
     func events() async -> EventList { sampleEvents }

@@ -110,6 +110,26 @@ class OperatorTest(ClusterTest):
         self.assertEqual((last.missed, last.errors), (0, 0))
         self.assert_true_to(checker, cluster)
 
+    def test_the_only_seed_that_is_left_forms_a_cluster_when_it_is_told_to(self) -> None:
+        cluster = self.cluster(start=False)
+        cluster.start("n1")
+        nodes.poll(
+            "n1 waits for seeds",
+            time.monotonic() + WAIT_SECONDS,
+            lambda: "waiting for seeds" in nodes.http_get(cluster.node("n1").admin, "/readyz?verbose")[1],
+        )
+        self.assertEqual(cluster.run("form", via="n1").returncode, 2)
+        done = cluster.run("form", "--yes", via="n1")
+        self.assertEqual((done.returncode, done.stdout), (0, "n1 formed a cluster; members are n1\n"), done.stderr)
+        cluster.wait_ready(["n1"])
+        again = cluster.run("form", "--yes", via="n1")
+        self.assertEqual(again.returncode, 4, again.stderr)
+        self.assertIn("n1 is part of a cluster already", again.stderr)
+        for name in ("n2", "n3"):
+            cluster.start(name)
+        cluster.wait_ready()
+        cluster.wait_settled()
+
     def test_a_process_that_was_forgotten_while_it_stood_still_stops_and_says_how_to_come_back(self) -> None:
         cluster = self.cluster()
         cluster.pause("n3")

@@ -74,6 +74,37 @@ import Testing
         #expect(process.control.orderResults.map(\.refusal) == ["n3 is down: start it again, or forget it"])
     }
 
+    @Test func `one of three forms a cluster at the operator's word, once, and the others join it`() throws {
+        var options = WorldOptions(seed: 64)
+        options.nodes = 3
+        options.clients = 0
+        let world = World(options)
+        func form() throws -> OrderOutcome {
+            let process = try #require(world.nodes[0].process)
+            let thread = process.threads[0]
+            let outcome = process.control.form(
+                now: world.now(process),
+                outbox: &thread.outbox,
+                effects: &process.effects
+            )
+            world.finishTurn(process, thread)
+            return outcome
+        }
+        world.start(0)
+        world.run(milliseconds: 10_000)
+        guard case .seeking = try snapshot(world, 0).phase else {
+            Issue.record("one of three seeds has formed a cluster by itself")
+            return
+        }
+        #expect(try form() == .accepted)
+        world.settle(within: 30_000)
+        #expect(try form() == .refused("n1 is part of a cluster already: nothing is to be formed"))
+        for index in 1..<3 { world.start(index) }
+        world.settle(within: 60_000)
+        #expect(try snapshot(world, 0).members.count == 3)
+        #expect(world.failures == [])
+    }
+
     /// Neither loss leaves a majority of three. A node that returns from being forgotten once held the others up: its
     /// vote was missed, although it had been given back.
     @Test func `the last of three goes on without those that are forgotten, and takes them back`() throws {
