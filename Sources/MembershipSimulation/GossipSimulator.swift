@@ -4,9 +4,11 @@ package import Membership
 /// Nodes on a network that delays, loses, duplicates and reorders datagrams, in virtual time and one thread: the
 /// production membership of each, and nothing else of a node. The same seed gives the same run, which `trace` proves.
 package struct GossipSimulator {
+    /// What happens to datagrams on their way; percentages are 0 to 100.
     package struct Network: Sendable {
         package var delayMicroseconds: ClosedRange<UInt64> = 300...700
         package var lossPercent = 0
+        /// So many in a hundred arrive twice.
         package var duplicatePercent = 0
         /// So many in a hundred datagrams take up to 20 ms more, and are overtaken.
         package var detourPercent = 0
@@ -14,16 +16,25 @@ package struct GossipSimulator {
         package init(lossPercent: Int = 0) { self.lossPercent = lossPercent }
     }
 
+    /// A machine with the process that runs on it, if any.
     package struct Node {
+        /// What its next start begins with, but for the generation, which each start raises.
         package var record: MemberRecord
         package var seeds: [HostAndPort]
         package var configuration: MembershipConfiguration
+        /// Nil while no process runs.
         package var membership: Membership?
+        /// When the membership wants to be called.
         package var deadline = Instant.distantFuture
+        /// The end of a pause as SIGSTOP makes one; nil while the process runs.
         package var pausedUntil: Instant?
+        /// What came during the pause, at most `inboxMax` datagrams.
         package var inbox: [(from: Endpoint, bytes: [UInt8])] = []
+        /// All events of all its processes, the oldest first.
         package var events: [(at: Instant, event: MembershipEvent)] = []
+        /// Why the membership wants the process to end.
         package var stopReason: MembershipStopReason?
+        /// How often it formed a cluster, and joined one.
         package var formedCount = 0
         package var joinedCount = 0
         /// Nodes of different sides do not hear each other.
@@ -65,9 +76,12 @@ package struct GossipSimulator {
     package var declaresUp = true
     package private(set) var nodes: [Node] = []
     package private(set) var now = Instant(nanoseconds: 1_000_000_000)
+    /// When a process was started last.
     package private(set) var lastStart = Instant(nanoseconds: 0)
+    /// A hash over all that happened.
     package private(set) var trace: UInt64 = 0
     package private(set) var datagramCount = 0
+    /// In bytes of payload.
     package private(set) var longestDatagram = 0
     /// Calls into nodes so far: datagrams, deadlines and all else.
     package private(set) var callCount: UInt64 = 0

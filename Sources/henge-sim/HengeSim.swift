@@ -24,24 +24,13 @@ struct Seeds: ExpressibleByArgument {
     }
 }
 
-/// Whole nodes with clients, faults and a judge.
-struct Cluster: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        abstract: "Runs whole nodes with clients and faults.",
-        discussion: "The stories: " + Scenario.all.map(\.name).joined(separator: ", ") + "."
-    )
-
+/// Which seeds, and how they are run.
+struct CourseOptions: ParsableArguments {
     @Option(help: "One seed.")
     var seed: UInt64?
 
     @Option(help: "Many seeds, A...B.")
     var seeds: Seeds?
-
-    @Option(help: "A story by name instead of a random schedule of faults.")
-    var scenario: String?
-
-    @Flag(help: "All stories.")
-    var scenarios = false
 
     @Flag(help: "Tell what happens.")
     var log = false
@@ -51,6 +40,28 @@ struct Cluster: ParsableCommand {
 
     func validate() throws {
         if seed != nil, seeds != nil { throw ValidationError("--seed and --seeds exclude each other") }
+    }
+
+    /// The seeds that were named, if any.
+    var range: ClosedRange<UInt64>? { seed.map { $0...$0 } ?? seeds?.range }
+}
+
+/// Whole nodes with clients, faults and a judge.
+struct Cluster: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Runs whole nodes with clients and faults.",
+        discussion: "The stories: " + Scenario.all.map(\.name).joined(separator: ", ") + "."
+    )
+
+    @OptionGroup var course: CourseOptions
+
+    @Option(help: "A story by name instead of a random schedule of faults.")
+    var scenario: String?
+
+    @Flag(help: "All stories.")
+    var scenarios = false
+
+    func validate() throws {
         if let scenario, !Scenario.all.contains(where: { $0.name == scenario }) {
             throw ValidationError("no story is called '\(scenario)'; --help lists them")
         }
@@ -59,7 +70,7 @@ struct Cluster: ParsableCommand {
     func run() throws {
         var passed = 0
         var failed = 0
-        for seed in seed.map({ $0...$0 }) ?? seeds?.range ?? 1...20 {
+        for seed in course.range ?? 1...20 {
             let chosen: [Scenario]
             if scenarios {
                 chosen = Scenario.all
@@ -77,11 +88,11 @@ struct Cluster: ParsableCommand {
     }
 
     private func run(_ scenario: Scenario, _ seed: UInt64) -> Bool {
-        if log { for step in scenario.steps { print("  \(step)") } }
+        if course.log { for step in scenario.steps { print("  \(step)") } }
         let clock = ContinuousClock()
         let began = clock.now
-        var outcome = scenario.run(seed: seed, isLogging: log, onLine: { print($0) })
-        if twice, scenario.run(seed: seed).trace != outcome.trace {
+        var outcome = scenario.run(seed: seed, isLogging: course.log, onLine: { print($0) })
+        if course.twice, scenario.run(seed: seed).trace != outcome.trace {
             outcome.failures.append("the second run had another trace")
         }
         let took = began.duration(to: clock.now)

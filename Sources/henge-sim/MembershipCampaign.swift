@@ -12,11 +12,7 @@ struct MembershipCampaign: ParsableCommand {
     /// As the seeds go on, so do the sizes.
     private static let sizes = [1, 2, 3, 5, 9, 16, 33, 64]
 
-    @Option(help: "One seed.")
-    var seed: UInt64?
-
-    @Option(help: "Many seeds, A...B (1...200).")
-    var seeds: Seeds?
+    @OptionGroup var course: CourseOptions
 
     @Option(help: "Number of members (1, 2, 3, 5, 9, 16, 33 and 64 in turn).")
     var nodes: Int?
@@ -24,14 +20,7 @@ struct MembershipCampaign: ParsableCommand {
     @Option(help: "Number of faults.")
     var steps = 40
 
-    @Flag(help: "Tell what happens.")
-    var log = false
-
-    @Flag(help: "Run each twice: the second run must have the same trace.")
-    var twice = false
-
     func validate() throws {
-        if seed != nil, seeds != nil { throw ValidationError("--seed and --seeds exclude each other") }
         if let nodes, !(1...1000).contains(nodes) { throw ValidationError("--nodes takes 1 to 1000") }
         guard (0...10_000).contains(steps) else { throw ValidationError("--steps takes 0 to 10000") }
     }
@@ -42,18 +31,18 @@ struct MembershipCampaign: ParsableCommand {
         var failed = 0
         var virtualMilliseconds: UInt64 = 0
         var times: [Double] = []
-        let range = seed.map { $0...$0 } ?? seeds?.range ?? 1...200
+        let range = course.range ?? 1...200
         for seed in range {
             let count = nodes ?? Self.sizes[Int(seed % UInt64(Self.sizes.count))]
-            let outcome = GossipCampaign(seed: seed, count: count, steps: steps, isLogging: log).run()
+            let outcome = GossipCampaign(seed: seed, count: count, steps: steps, isLogging: course.log).run()
             for line in outcome.lines { print(line) }
             var problems = outcome.breaches.map { "\($0.invariant.rawValue): \($0.text)" }
-            if twice, GossipCampaign(seed: seed, count: count, steps: steps).run().trace != outcome.trace {
+            if course.twice, GossipCampaign(seed: seed, count: count, steps: steps).run().trace != outcome.trace {
                 problems.append("A15: the second run had another trace")
             }
             virtualMilliseconds += outcome.virtualMilliseconds
             if let time = outcome.agreedAfter { times.append(time) }
-            guard !problems.isEmpty || log else { continue }
+            guard !problems.isEmpty || course.log else { continue }
             print(
                 "\(problems.isEmpty ? "ok  " : "FAIL") seed \(seed), \(count) nodes:"
                     + " \(outcome.virtualMilliseconds) ms virtual, \(outcome.calls) calls,"
