@@ -219,24 +219,11 @@ package struct TaskList: Codable, Hashable, Sendable {
     }
 }
 
-/// A member that is one no longer: the answer to `POST /v1/forget`.
-package struct ForgetReport: Codable, Hashable, Sendable {
-    /// Who was forgotten, as it was named in the request.
+/// Who is a member after an operator's word: the answer to `POST /v1/forget` and `POST /v1/form`.
+package struct MembersReport: Codable, Hashable, Sendable {
+    /// Who was forgotten, as it was named in the request, or who formed the cluster.
     package var node: String
-    /// The names of those who are members now, sorted.
-    package var members: [String]
-
-    package init(node: String, members: [String]) {
-        self.node = node
-        self.members = members
-    }
-}
-
-/// A cluster that an operator had formed: the answer to `POST /v1/form`.
-package struct FormReport: Codable, Hashable, Sendable {
-    /// The name of the node that formed it.
-    package var node: String
-    /// The names of all members, that node included, sorted.
+    /// The names of all members now, sorted.
     package var members: [String]
 
     package init(node: String, members: [String]) {

@@ -14,10 +14,10 @@ package protocol NodeAdministration: Sendable {
     func undrain(node: String) async throws(AdministrationError) -> TaskReport
 
     /// Has the cluster forget a member that is down and will not return. `node` is a name or an address.
-    func forget(node: String) async throws(AdministrationError) -> ForgetReport
+    func forget(node: String) async throws(AdministrationError) -> MembersReport
 
     /// Has the node form a cluster with the seeds that answer, without a majority of them.
-    func form() async throws(AdministrationError) -> FormReport
+    func form() async throws(AdministrationError) -> MembersReport
 
     /// The node's last membership events.
     func events() async -> EventList

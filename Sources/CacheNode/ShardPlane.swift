@@ -692,8 +692,7 @@ package struct ShardPlane: ~Copyable {
         switch entry.kind {
         case .stored:
             let item = try WireItem(&reader)
-            put(item, slice: slice, now: context.now)
-            written = (KeyHash.hash(item.key), item.version)
+            written = (put(item, slice: slice, now: context.now), item.version)
         case .removed:
             let version = try reader.version()
             let key = try reader.rest()
@@ -716,8 +715,7 @@ package struct ShardPlane: ~Copyable {
                     confirm(local, try reader.integer(UInt64.self))
                 } else {
                     let item = try WireItem(&reader)
-                    put(item, slice: slice, now: context.now)
-                    confirm(local, KeyHash.hash(item.key))
+                    confirm(local, put(item, slice: slice, now: context.now))
                 }
             }
         case .snapshotEnd:
@@ -765,15 +763,17 @@ package struct ShardPlane: ~Copyable {
         return true
     }
 
-    private mutating func put(_ item: WireItem, slice: Int, now: Now) {
+    /// Stores what the holder has, unless it is of another slice; the hash of its key.
+    private mutating func put(_ item: WireItem, slice: Int, now: Now) -> UInt64 {
         let hash = KeyHash.hash(item.key)
-        guard Slice.index(of: hash) == slice else { return }
+        guard Slice.index(of: hash) == slice else { return hash }
         if item.isTombstone {
             store.bury(hash: hash, key: item.key, version: item.version, now: now)
         } else {
             // Without room the old value is gone, which is a miss and therefore safe.
             _ = store.put(item.view(hash: hash), now: now)
         }
+        return hash
     }
 
     private mutating func confirm(_ local: Int, _ hash: UInt64) {

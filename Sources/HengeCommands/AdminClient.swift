@@ -27,11 +27,11 @@ struct AdminClient: Sendable {
         try await ask("POST", "/v1/undrain", Change(node: node))
     }
 
-    func forget(node: String) async throws(CommandError) -> ForgetReport {
+    func forget(node: String) async throws(CommandError) -> MembersReport {
         try await ask("POST", "/v1/forget", Change(node: node))
     }
 
-    func form() async throws(CommandError) -> FormReport {
+    func form() async throws(CommandError) -> MembersReport {
         try await ask("POST", "/v1/form", Change())
     }
 

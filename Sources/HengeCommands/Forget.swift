@@ -36,7 +36,7 @@ struct Forget: ContextCommand {
         return .done
     }
 
-    private func text(_ report: ForgetReport) -> String {
+    private func text(_ report: MembersReport) -> String {
         let members = report.members.map(StatusText.safe).joined(separator: ", ")
         return "\(StatusText.safe(report.node)) is forgotten; members are \(members)\n"
     }

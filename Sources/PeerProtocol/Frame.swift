@@ -18,7 +18,7 @@ package enum Frame {
     /// The longest body, in bytes: an item of the largest size with room for its key and fields.
     package static let bodyBytesMax = 129 * 1024 * 1024
     /// The version of this protocol, said in `hello`.
-    package static let version: UInt16 = 2
+    package static let version: UInt16 = 3
 
     /// The type of a frame.
     package enum Kind: UInt8, Sendable, CaseIterable {

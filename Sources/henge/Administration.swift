@@ -146,17 +146,17 @@ final class Administration: NodeAdministration {
         }
     }
 
-    func forget(node name: String) async throws(AdministrationError) -> ForgetReport {
+    func forget(node name: String) async throws(AdministrationError) -> MembersReport {
         switch await node.forget(node: name) {
-        case .accepted: return ForgetReport(node: name, members: await memberNames())
+        case .accepted: return MembersReport(node: name, members: await memberNames())
         case .unknownNode: throw .unknownNode(name, members: await memberNames())
         case .refused(let reason): throw .refused(check: "liveness", detail: reason)
         }
     }
 
-    func form() async throws(AdministrationError) -> FormReport {
+    func form() async throws(AdministrationError) -> MembersReport {
         switch await node.form() {
-        case .accepted: return FormReport(node: settings.name, members: await memberNames())
+        case .accepted: return MembersReport(node: settings.name, members: await memberNames())
         case .unknownNode: throw .unknownNode(settings.name)
         case .refused(let reason): throw .refused(check: "cluster", detail: reason)
         }

@@ -126,8 +126,8 @@ private actor GatedNode: NodeAdministration {
     func ring(key: String?) async -> RingReport { RingReport(hash: HexHash(0), members: []) }
     func drain(node: String, force: Bool) async throws(AdministrationError) -> TaskReport { throw .unknownNode(node) }
     func undrain(node: String) async throws(AdministrationError) -> TaskReport { throw .unknownNode(node) }
-    func forget(node: String) async throws(AdministrationError) -> ForgetReport { throw .unknownNode(node) }
-    func form() async throws(AdministrationError) -> FormReport { throw .unavailable("not now") }
+    func forget(node: String) async throws(AdministrationError) -> MembersReport { throw .unknownNode(node) }
+    func form() async throws(AdministrationError) -> MembersReport { throw .unavailable("not now") }
     func events() async -> EventList { EventList(node: "n1", events: [], dropped: 0) }
     func liveness() async -> Bool { true }
     func readiness() async -> Readiness { Readiness(ready: true) }

@@ -66,15 +66,15 @@ struct FakeNode: NodeAdministration {
         return TaskReport(id: "8c1f", kind: "drain", node: node, state: .cancelled, done: 0, total: 10, bytes: 0)
     }
 
-    func forget(node: String) async throws(AdministrationError) -> ForgetReport {
+    func forget(node: String) async throws(AdministrationError) -> MembersReport {
         if node != "n3" { throw .unknownNode(node, members: ["n1", "n3"]) }
         if let refusal { throw refusal }
-        return ForgetReport(node: node, members: ["n1", "n2"])
+        return MembersReport(node: node, members: ["n1", "n2"])
     }
 
-    func form() async throws(AdministrationError) -> FormReport {
+    func form() async throws(AdministrationError) -> MembersReport {
         if let refusal { throw refusal }
-        return FormReport(node: "n1", members: ["n1", "n2"])
+        return MembersReport(node: "n1", members: ["n1", "n2"])
     }
 
     func events() async -> EventList {

@@ -13,8 +13,8 @@ import Testing
             #expect(recorder.output == "n3 is forgotten; members are n1, n2\n")
             let json = Recorder()
             #expect(await run("forget n4 -o json -n \(address)", json.context(terminal: true)) == 0)
-            let report = try JSONDecoder().decode(ForgetReport.self, from: Data(json.output.utf8))
-            #expect(report == ForgetReport(node: "n4", members: ["n1", "n2"]))
+            let report = try JSONDecoder().decode(MembersReport.self, from: Data(json.output.utf8))
+            #expect(report == MembersReport(node: "n4", members: ["n1", "n2"]))
         }
         #expect(await node.forgotten == ["n3", "n4"])
     }

@@ -21,8 +21,8 @@ import Testing
             #expect(told.output == "n1 formed a cluster; members are n1\n")
             let json = Recorder()
             #expect(await run("form --yes -o json -n \(address)", json.context()) == 0)
-            let report = try JSONDecoder().decode(FormReport.self, from: Data(json.output.utf8))
-            #expect(report == FormReport(node: "n1", members: ["n1"]))
+            let report = try JSONDecoder().decode(MembersReport.self, from: Data(json.output.utf8))
+            #expect(report == MembersReport(node: "n1", members: ["n1"]))
         }
         #expect(await node.formations == 3)
     }

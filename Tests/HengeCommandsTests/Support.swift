@@ -167,16 +167,16 @@ actor ScriptedNode: NodeAdministration {
 
     func drain(node: String, force: Bool) async throws(AdministrationError) -> TaskReport { try answer.get() }
     func undrain(node: String) async throws(AdministrationError) -> TaskReport { drainTask(5, .cancelled) }
-    func forget(node: String) async throws(AdministrationError) -> ForgetReport {
+    func forget(node: String) async throws(AdministrationError) -> MembersReport {
         if let objection { throw objection }
         forgotten.append(node)
-        return ForgetReport(node: node, members: ["n1", "n2"])
+        return MembersReport(node: node, members: ["n1", "n2"])
     }
 
-    func form() async throws(AdministrationError) -> FormReport {
+    func form() async throws(AdministrationError) -> MembersReport {
         if let objection { throw objection }
         formations += 1
-        return FormReport(node: "n1", members: ["n1"])
+        return MembersReport(node: "n1", members: ["n1"])
     }
 
     func events() async -> EventList { sampleEvents }
