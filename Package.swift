@@ -19,6 +19,7 @@ let settings: [SwiftSetting] = [
 ]
 
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
 let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-collections")
 let histogram: Target.Dependency = .product(name: "Histogram", package: "hdrhistogram-swift")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
@@ -48,6 +49,7 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
@@ -60,6 +62,7 @@ let package = Package(
         pure("CacheStore", ["CPrefetch", "ClusterCore"]),
         pure("HashRing", ["ClusterCore"]),
         pure("Membership", ["ClusterCore"]),
+        pure("Sealing", ["ClusterCore", "Membership", crypto]),
         pure("PeerProtocol", ["ClusterCore"]),
         pure("Replication", ["ClusterCore", "PeerProtocol", deque]),
         pure(
@@ -151,6 +154,7 @@ let package = Package(
         tests("PeerProtocolTests", ["ClusterCore", "PeerProtocol"]),
         tests("ReactorTests", ["ClusterCore", "Reactor"]),
         tests("ReplicationTests", ["ClusterCore", "PeerProtocol", "Replication"]),
+        tests("SealingTests", ["ClusterCore", "Membership", "Sealing"]),
         tests("SettingsTests", ["ClusterCore", "Settings"]),
         tests("SimulationTests", ["CacheNode", "Membership", "PeerProtocol", "Simulation"]),
         tests("SystemdSupportTests", ["SystemdSupport", logging]),

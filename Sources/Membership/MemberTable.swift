@@ -1,4 +1,4 @@
-import ClusterCore
+package import ClusterCore
 
 /// What a node keeps about one other member: its record, which all share, and what is only known here.
 struct Peer: Sendable {
@@ -125,13 +125,13 @@ struct MemberTable: Sendable {
 }
 
 /// So many a second, with a burst; counts in thousandths.
-struct RateLimit: Sendable {
+package struct RateLimit: Sendable {
     private let perSecond: UInt64
     private let burst: UInt64
     private var thousandths: UInt64
     private var filled: Instant
 
-    init(perSecond: UInt64, burst: UInt64, now: Instant) {
+    package init(perSecond: UInt64, burst: UInt64, now: Instant) {
         self.perSecond = perSecond
         self.burst = burst
         self.thousandths = burst * 1000
@@ -139,7 +139,7 @@ struct RateLimit: Sendable {
     }
 
     /// Takes one, if there is one.
-    mutating func take(_ now: Instant) -> Bool {
+    package mutating func take(_ now: Instant) -> Bool {
         let milliseconds = min(now.milliseconds(since: filled), 1_000_000)
         if milliseconds > 0 {
             thousandths = min(burst * 1000, thousandths + milliseconds * perSecond)

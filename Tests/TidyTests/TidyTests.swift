@@ -6,7 +6,7 @@ import Testing
     /// The targets that only decide; must be those that Package.swift declares with `pure(…)`.
     private static let pureTargets = [
         "ClusterCore", "MemcacheProtocol", "CacheStore", "HashRing", "Membership", "PeerProtocol", "Replication",
-        "CacheNode", "Simulation", "MembershipSimulation",
+        "CacheNode", "Simulation", "MembershipSimulation", "Sealing",
     ]
 
     /// Words that code of a pure target may not say, as regular expressions.
