@@ -63,13 +63,13 @@ let package = Package(
         pure("HashRing", ["ClusterCore"]),
         pure("Membership", ["ClusterCore"]),
         pure("Sealing", ["ClusterCore", "Membership", crypto]),
-        pure("PeerProtocol", ["ClusterCore"]),
+        pure("PeerProtocol", ["ClusterCore", "Sealing"]),
         pure("Replication", ["ClusterCore", "PeerProtocol", deque]),
         pure(
             "CacheNode",
             [
                 "CacheStore", "ClusterCore", "HashRing", "Membership", "MemcacheProtocol", "PeerProtocol",
-                "Replication", deque,
+                "Replication", "Sealing", deque,
             ]
         ),
 
@@ -93,20 +93,23 @@ let package = Package(
         shell("Reactor", ["CLinux", "ClusterCore"]),
         shell(
             "NodeRuntime",
-            ["CacheNode", "CacheStore", "ClusterCore", "Membership", "PeerProtocol", "Reactor", "Replication"]
+            [
+                "CacheNode", "CacheStore", "ClusterCore", "Membership", "PeerProtocol", "Reactor", "Replication",
+                "Sealing",
+            ]
         ),
         shell("SystemdSupport", ["CSystemd", logging]),
-        shell("Settings", ["ClusterCore", toml]),
+        shell("Settings", ["ClusterCore", "Sealing", toml]),
         shell("AdminServer", ["ClusterCore", logging, nioConcurrency, nioCore, nioHTTP, nioPosix]),
         shell(
             "HengeCommands",
-            ["AdminServer", "ClusterCore", "Settings", argumentParser, nioCore, nioHTTP, nioPosix]
+            ["AdminServer", "ClusterCore", "Sealing", "Settings", argumentParser, nioCore, nioHTTP, nioPosix]
         ),
         .executableTarget(
             name: "henge",
             dependencies: [
                 "AdminServer", "CacheNode", "CacheStore", "ClusterCore", "HengeCommands", "Membership", "NodeRuntime",
-                "PeerProtocol", "Reactor", "Replication", "Settings", "SystemdSupport", logging,
+                "PeerProtocol", "Reactor", "Replication", "Sealing", "Settings", "SystemdSupport", logging,
             ],
             swiftSettings: settings
         ),

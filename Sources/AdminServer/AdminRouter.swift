@@ -56,9 +56,12 @@ package struct AdminRouter: Sendable {
         let (path, query) = Self.split(request.target)
         let wanted: String
         switch path {
-        case "/livez", "/readyz", "/metrics", "/version", "/v1/status", "/v1/ring", "/v1/tasks", "/v1/events":
+        case "/livez", "/readyz", "/metrics", "/version", "/v1/status", "/v1/ring", "/v1/tasks", "/v1/events",
+            "/v1/keyring":
             wanted = "GET"
-        case "/v1/drain", "/v1/undrain", "/v1/forget", "/v1/form": wanted = "POST"
+        case "/v1/drain", "/v1/undrain", "/v1/forget", "/v1/form", "/v1/keyring/install", "/v1/keyring/use",
+            "/v1/keyring/remove":
+            wanted = "POST"
         default:
             return Self.problem(
                 ProblemDocument(
@@ -88,6 +91,8 @@ package struct AdminRouter: Sendable {
         case "/v1/ring": return await ring(query)
         case "/v1/tasks": return Self.json(TaskList(tasks: await administration.status().tasks))
         case "/v1/events": return Self.json(await administration.events())
+        case "/v1/keyring":
+            return await Self.answer { () throws(AdministrationError) in try await administration.keyRing() }
         default: return await change(path, request)
         }
     }
@@ -138,12 +143,9 @@ package struct AdminRouter: Sendable {
             )
         }
         if path == "/v1/form" {
-            do throws(AdministrationError) {
-                return Self.json(try await administration.form())
-            } catch {
-                return Self.problem(ProblemDocument(error))
-            }
+            return await Self.answer { () throws(AdministrationError) in try await administration.form() }
         }
+        if path.hasPrefix("/v1/keyring/") { return await changeKeys(path, request) }
         let change: Change
         do {
             change = try JSONDecoder().decode(Change.self, from: Data(request.body))
@@ -160,6 +162,40 @@ package struct AdminRouter: Sendable {
             }
         } catch {
             return Self.problem(ProblemDocument(error))
+        }
+    }
+
+    private struct KeyChange: Codable {
+        var id: String?
+        var key: String?
+        var force: Bool?
+    }
+
+    private func changeKeys(_ path: String, _ request: AdminRequest) async -> AdminResponse {
+        let isInstallation = path == "/v1/keyring/install"
+        guard let body = try? JSONDecoder().decode(KeyChange.self, from: Data(request.body)),
+            isInstallation || body.id != nil
+        else {
+            let form = isInstallation ? "{\"key\":\"BASE64\"} or {}" : "{\"id\":\"ID\",\"force\":false}"
+            return Self.problem(Self.badRequest("the body is not \(form)"))
+        }
+        let change: KeyRingRequest =
+            switch path {
+            case "/v1/keyring/install": .install(material: body.key)
+            case "/v1/keyring/use": .use(id: body.id ?? "", force: body.force ?? false)
+            default: .remove(id: body.id ?? "", force: body.force ?? false)
+            }
+        return await Self.answer { () throws(AdministrationError) in try await administration.change(change) }
+    }
+
+    /// What a question brings, or the problem that it met.
+    private static func answer(
+        _ ask: () async throws(AdministrationError) -> some Encodable
+    ) async -> AdminResponse {
+        do throws(AdministrationError) {
+            return json(try await ask())
+        } catch {
+            return problem(ProblemDocument(error))
         }
     }
 

@@ -19,6 +19,12 @@ package protocol NodeAdministration: Sendable {
     /// Has the node form a cluster with the seeds that answer, without a majority of them.
     func form() async throws(AdministrationError) -> MembersReport
 
+    /// The cluster's keys and who has them.
+    func keyRing() async throws(AdministrationError) -> KeyRingReport
+
+    /// Changes the cluster's keys here; the others hear of it from this node.
+    func change(_ request: KeyRingRequest) async throws(AdministrationError) -> KeyRingReport
+
     /// The node's last membership events.
     func events() async -> EventList
 

@@ -75,6 +75,8 @@ package struct ClusterSnapshot: Sendable {
     package var outcomes: ControlPlane.Outcomes
     package var membership: MembershipStatistics
     package var journal: MembershipJournal
+    /// Nil where the cluster has no key.
+    package var keyRing: KeyRingView?
 }
 
 /// Where a key lives.
@@ -533,7 +535,8 @@ extension ControlPlane {
             notReadyBecause: reasons,
             outcomes: outcome,
             membership: membership.statistics,
-            journal: journal
+            journal: journal,
+            keyRing: keyRingView()
         )
     }
 

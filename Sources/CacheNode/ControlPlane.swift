@@ -3,6 +3,7 @@ import HashRing
 package import Membership
 package import PeerProtocol
 package import Replication
+package import Sealing
 
 // The control plane of a node: one thread, one value.
 //
@@ -67,6 +68,10 @@ package enum ControlEffect {
     case closeClients
     /// Stopped or drained: the process ends with 0.
     case finished
+    /// Keep these cluster keys for the next start, and answer with `stored` once they are on disk.
+    case storeKeys(KeyRing)
+    /// Seal with these cluster keys from now on.
+    case useKeys(KeyRing)
 }
 
 /// What is worth a line in the log.
@@ -121,6 +126,8 @@ package struct ControlPlane {
         var nextTablePull = Instant(nanoseconds: 0)
         var nextHoldingsPull = Instant(nanoseconds: 0)
         var digestDifferences = 0
+        /// The cluster keys that it said it has, the one that it seals with first.
+        var keys: [ClusterKeyID]?
         /// It helped to replace this node: its answers prolong no lease before its table has been read.
         var mustReadTable = false
 
@@ -205,6 +212,10 @@ package struct ControlPlane {
     var orphans: Set<SliceEpoch> = []
     var outcome = Outcomes()
     var journal: MembershipJournal
+    /// Nil where the cluster has no key.
+    var keyRing: KeyRing?
+    /// A ring that is being stored.
+    var storingRing: KeyRing?
     private var isStopped = false
 
     /// Counts since the start.
@@ -355,7 +366,10 @@ package struct ControlPlane {
         }
         tellShards(of: index)
         if wasReachable, !isReachable { exclude(now, &outbox, &effects) }
-        if lane == .control, isUp { ping(only: peer, now.instant, &outbox) }
+        if lane == .control, isUp {
+            ping(only: peer, now.instant, &outbox)
+            sendKeys(to: index, &outbox)
+        }
     }
 
     /// A word from a shard.
@@ -434,6 +448,7 @@ package struct ControlPlane {
             outbox.send(.orderReply(id: id, refusal: refusal), to: peer)
         case .orderReply(let id, let refusal):
             if orders.removeValue(forKey: id) != nil { orderResults.append((id, refusal)) }
+        case .keyRing(let ring): receive(ring, from: peer, &outbox, &effects)
         }
         publishIfDue(now, &effects)
     }

@@ -39,9 +39,25 @@ struct AdminClient: Sendable {
         try await ask("GET", "/v1/events")
     }
 
+    func keyRing() async throws(CommandError) -> KeyRingReport {
+        try await ask("GET", "/v1/keyring")
+    }
+
+    /// `change` is `install`, `use` or `remove`.
+    func changeKeys(
+        _ change: String,
+        id: String? = nil,
+        key: String? = nil,
+        force: Bool? = nil
+    ) async throws(CommandError) -> KeyRingReport {
+        try await ask("POST", "/v1/keyring/" + change, Change(force: force, id: id, key: key))
+    }
+
     private struct Change: Encodable {
         var node: String?
         var force: Bool?
+        var id: String?
+        var key: String?
     }
 
     private func ask<Answer: Decodable>(

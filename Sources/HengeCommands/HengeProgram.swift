@@ -63,8 +63,7 @@ package struct Henge: ParsableCommand {
         abstract: "A memcached-compatible cache cluster.",
         subcommands: [
             Serve.self, Status.self, RingView.self, Drain.self, Undrain.self, Forget.self, Form.self, Events.self,
-            Config.self,
-            VersionView.self,
+            KeyRingCommand.self, Config.self, VersionView.self,
         ]
     )
 

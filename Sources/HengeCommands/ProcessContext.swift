@@ -27,7 +27,8 @@ extension CommandContext {
         try? FileHandle(fileDescriptor: descriptor, closeOnDealloc: false).write(contentsOf: Data(text.utf8))
     }
 
-    private static func readFile(_ path: String, bytesMax: Int) throws -> String {
+    /// Reads a text file of at most so many bytes. Throws a `CommandError` that names it.
+    package static func readFile(_ path: String, bytesMax: Int) throws -> String {
         guard let file = FileHandle(forReadingAtPath: path) else {
             throw CommandError(.usage, "cannot read \(path): \(String(cString: strerror(errno)))")
         }

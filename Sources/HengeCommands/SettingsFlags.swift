@@ -16,6 +16,8 @@ struct SettingsFlags: ParsableArguments {
     @Option(name: .customLong("max-connections"), help: help("client.max-connections", "N")) var maxConnections: String?
     @Option(name: .customLong("idle-timeout"), help: help("client.idle-timeout", "TIME")) var idleTimeout: String?
     @Option(name: .customLong("cluster-name"), help: help("cluster.name", "NAME")) var clusterName: String?
+    @Option(name: .customLong("cluster-key-file"), help: help("cluster.key-file", "FILE")) var clusterKeyFile: String?
+    @Flag(name: .long, help: help("cluster.insecure", "")) var insecure = false
     @Option(name: .long, help: help("cluster.listen", "ADDR")) var cluster: String?
     @Option(name: .long, help: help("cluster.advertise", "ADDR")) var advertise: String?
     @Option(name: .long, help: help("cluster.seeds", "ADDR,…")) var seeds: String?
@@ -95,6 +97,8 @@ struct SettingsFlags: ParsableArguments {
         add("client.max-connections", "-c", connections)
         add("client.idle-timeout", "--idle-timeout", idleTimeout)
         add("cluster.name", "--cluster-name", clusterName)
+        add("cluster.key-file", "--cluster-key-file", clusterKeyFile)
+        add("cluster.insecure", "--insecure", insecure ? "true" : nil)
         add("cluster.listen", "--cluster", cluster)
         add("cluster.advertise", "--advertise", advertise)
         add("cluster.seeds", "--seeds", seeds)

@@ -40,6 +40,8 @@ package enum MembershipEvent: Hashable, Sendable {
     case rejectedName(String, at: Endpoint)
     /// The own process stood still for so long.
     case stalled(milliseconds: UInt64)
+    /// This node has other cluster keys than before: these, the one that seals first.
+    case keysChanged(ids: String)
 }
 
 extension MembershipEvent {
@@ -56,6 +58,7 @@ extension MembershipEvent {
         case configurationDiffers = "configuration-differs"
         case rejectedName = "rejected-name"
         case stalled
+        case keysChanged = "keys-changed"
     }
 
     package var kind: Kind {
@@ -71,6 +74,7 @@ extension MembershipEvent {
         case .configurationDiffers: .configurationDiffers
         case .rejectedName: .rejectedName
         case .stalled: .stalled
+        case .keysChanged: .keysChanged
         }
     }
 }

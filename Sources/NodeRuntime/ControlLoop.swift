@@ -4,6 +4,7 @@ import Membership
 import PeerProtocol
 import Reactor
 import Replication
+import Sealing
 import Synchronization
 
 /// The control thread: gossip, links of the control lane, listeners, and the control plane.
@@ -18,7 +19,7 @@ final class ControlLoop: LinkOwner {
 
     let loop: EventLoop
     let hello: Hello
-    private let shared: SharedState
+    let shared: SharedState
     private let observer: any NodeObserver
     private let datagrams: Int32
     private let clusterListener: Int32
@@ -27,6 +28,9 @@ final class ControlLoop: LinkOwner {
     private var outbox = Outbox()
     private var effects: [ControlEffect] = []
     private lazy var linkTable = LinkTable(owner: self)
+    /// Nil where the node has no cluster key.
+    private var sealer: GossipSealer?
+    private var packets: [GossipPacket] = []
     private let receiver = DatagramReceiver()
     private let sender = DatagramSender()
     private var clientListeners: [(descriptor: Int32, registration: Registration)] = []
@@ -61,6 +65,21 @@ final class ControlLoop: LinkOwner {
         self.observer = observer
         resolver = try Resolver(waking: loop.waker)
         let configuration = shared.configuration
+        var random = SystemRandomNumberGenerator()
+        let startBits: UInt64 = random.next()
+        sealer = configuration.keyRing.map {
+            GossipSealer(
+                ring: $0,
+                clusterName: configuration.clusterName,
+                own: GossipDatagram.Origin(
+                    clusterTag: GossipDatagram.tag(ofCluster: configuration.clusterName),
+                    node: configuration.own.id,
+                    generation: configuration.own.generation
+                ),
+                startBits: startBits,
+                now: loop.now.instant
+            )
+        }
         hello = Hello(
             clusterName: configuration.clusterName,
             node: configuration.own.id,
@@ -88,9 +107,9 @@ final class ControlLoop: LinkOwner {
         for message in shared.control.mailbox.drain() {
             switch message {
             case .ask(let body): body(&plane, loop.now)
-            case .order(_, _, let reply), .forget(_, let reply), .form(let reply):
+            case .order(_, _, let reply), .forget(_, let reply), .form(let reply), .keys(_, let reply):
                 reply(.refused("the node has stopped"))
-            case .signals, .connection, .stop: break
+            case .signals, .connection, .stored, .stop: break
             }
         }
         for reply in orders.values { reply(.refused("the node has stopped")) }
@@ -127,6 +146,10 @@ final class ControlLoop: LinkOwner {
         deliver()
         linkTable.flush()
         _ = sender.flush(to: datagrams)
+        for refusal in shared.takeUnsaid() {
+            observer.log(.refused(refusal.cause.rawValue, from: "\(refusal.address)"))
+        }
+        if let sealer { shared.note(sealer.statistics, sessions: sealer.sessionCount) }
         shared.controlTurnedAt.store(loop.now.instant.nanoseconds, ordering: .relaxed)
         var next = min(plane.nextDeadline, linkTable.nextDeadline)
         if let acceptAgainAt { next = min(next, acceptAgainAt) }
@@ -162,6 +185,8 @@ final class ControlLoop: LinkOwner {
         case .forget(let node, let reply):
             reply(plane.forget(node: node, now: loop.now, outbox: &outbox, effects: &effects))
         case .form(let reply): reply(plane.form(now: loop.now, outbox: &outbox, effects: &effects))
+        case .keys(let change, let reply): reply(plane.change(change, effects: &effects))
+        case .stored(let ring): plane.stored(ring, now: loop.now, outbox: &outbox, effects: &effects)
         case .stop(let signal): stop(signal)
         }
     }
@@ -211,8 +236,12 @@ final class ControlLoop: LinkOwner {
     private func carryOut(_ effect: ControlEffect) {
         switch effect {
         case .datagram(let bytes, let endpoint):
-            if sender.isFull { _ = sender.flush(to: datagrams) }
-            _ = bytes.withUnsafeBytes { sender.append($0, to: endpoint) }
+            if sealer == nil {
+                send(bytes, to: endpoint)
+            } else {
+                sealer?.seal(bytes, to: endpoint, now: loop.now.instant, packets: &packets)
+                sendPackets()
+            }
         case .resolve(let seed):
             if !resolver.resolve(seed) {
                 plane.resolved(seed, to: [], now: loop.now, outbox: &outbox, effects: &effects)
@@ -228,8 +257,26 @@ final class ControlLoop: LinkOwner {
             failure = reason
             loop.stop()
         case .closeClients: closeClients()
+        case .storeKeys(let ring):
+            observer.store(ring.encoded) { [shared] isStored in
+                if isStored { shared.control.post(.stored(ring)) }
+            }
+        case .useKeys(let ring):
+            sealer?.adopt(ring)
+            shared.adopt(ring)
+            linkTable.adopt(ring)
         case .finished: finish()
         }
+    }
+
+    private func send(_ bytes: [UInt8], to endpoint: Endpoint) {
+        if sender.isFull { _ = sender.flush(to: datagrams) }
+        _ = bytes.withUnsafeBytes { sender.append($0, to: endpoint) }
+    }
+
+    private func sendPackets() {
+        for packet in packets { send(packet.bytes, to: packet.endpoint) }
+        packets.removeAll(keepingCapacity: true)
     }
 
     private func finish() {
@@ -248,8 +295,26 @@ final class ControlLoop: LinkOwner {
             guard case .datagrams(let count) = receiver.receive(from: datagrams), count > 0 else { return }
             for index in 0..<count {
                 guard let (source, bytes) = receiver.datagram(at: index) else { continue }
-                plane.receive(datagram: bytes, from: source, now: loop.now, outbox: &outbox, effects: &effects)
+                receive(bytes, from: source)
             }
+        }
+    }
+
+    private func receive(_ bytes: UnsafeRawBufferPointer, from source: Endpoint) {
+        guard sealer != nil else {
+            if GossipSealer.isSealed(bytes) { shared.refused(.sealed, at: source, isDatagram: true) }
+            plane.receive(datagram: bytes, from: source, now: loop.now, outbox: &outbox, effects: &effects)
+            return
+        }
+        let opened = sealer?.open(bytes, from: source, now: loop.now.instant, packets: &packets)
+        sendPackets()
+        switch opened {
+        case .datagram(let datagram):
+            datagram.withUnsafeBytes {
+                plane.receive(datagram: $0, from: source, now: loop.now, outbox: &outbox, effects: &effects)
+            }
+        case .refused(let cause): shared.refused(cause, at: source, isDatagram: true)
+        case .nothing, nil: break
         }
     }
 
@@ -343,7 +408,12 @@ final class ControlLoop: LinkOwner {
     }
 
     /// A connection has said who calls. `rest` came behind the first frame.
-    fileprivate func greeted(_ greeting: Greeting, _ caller: Hello, rest: [UInt8]) {
+    fileprivate func greeted(
+        _ greeting: Greeting,
+        _ caller: Hello,
+        rest: [UInt8],
+        seal: SealedConnection?
+    ) {
         guard caller.clusterName == hello.clusterName else {
             refuse(greeting)
             return
@@ -356,10 +426,11 @@ final class ControlLoop: LinkOwner {
         }
         release(greeting)
         switch caller.lane {
-        case .control: linkTable.accept(greeting.descriptor, peer: peer, bytes: rest)
+        case .control:
+            linkTable.accept(greeting.descriptor, peer: peer, bytes: rest, seal: seal?.handOver())
         case .data:
             let worker = shared.workers[Int(caller.worker) % shared.workers.count]
-            worker.post(.link(greeting.descriptor, peer, rest))
+            worker.post(.link(greeting.descriptor, peer, rest, seal?.handOver()))
         case .exchange: break
         }
     }
@@ -499,25 +570,46 @@ private final class Greeting: EventHandler {
     private var input = ByteBuffer(capacity: 512)
     private var isExchange = false
     private var output = TransmitBuffer()
+    private let seal: SealedConnection?
 
     init(descriptor: Int32, owner: ControlLoop, since: Instant) {
         self.descriptor = descriptor
         self.owner = owner
         self.since = since
+        seal = owner.shared.sealer(.called).map { SealedConnection($0) }
     }
 
     override func ready(_ events: Ready) {
         guard registration != nil else { return }
-        guard case .bytes = Socket.receive(descriptor, into: &input, max: 64 * 1024), input.count <= Self.bytesMax
-        else {
+        let received: Received
+        do throws(LinkSealingError) {
+            received =
+                try seal?.receive(descriptor, into: &input, max: 64 * 1024)
+                ?? Socket.receive(descriptor, into: &input, max: 64 * 1024)
+        } catch {
+            refuse(error.cause)
+            return
+        }
+        guard case .bytes = received, input.count <= Self.bytesMax else {
             owner.refuse(self)
             return
         }
+        if seal == nil, LinkSealer.isSealed(input.bytes) {
+            refuse(.sealed)
+            return
+        }
+        // The handshake's answer; a fresh socket takes it at once.
+        _ = seal?.send(descriptor, from: &output)
         do throws(MalformedBytes) {
             try take()
         } catch {
             owner.refuse(self)
         }
+    }
+
+    private func refuse(_ cause: SealingRefusal) {
+        if let endpoint = try? Socket.peerEndpoint(of: descriptor) { owner.shared.refused(cause, at: endpoint) }
+        owner.refuse(self)
     }
 
     private func take() throws(MalformedBytes) {
@@ -527,12 +619,12 @@ private final class Greeting: EventHandler {
                 let hello = try Hello(body)
                 isExchange = hello.lane == .exchange
                 let rest = Array(input.bytes[consumed...])
-                owner.greeted(self, hello, rest: rest)
+                owner.greeted(self, hello, rest: rest, seal: seal)
             case .exchange where isExchange:
                 let answer = owner.exchange(body)
                 Frame.append(.exchangeReply, to: &output.buffer) { $0.append(answer) }
                 // A state is a few hundred kilobytes at most, which a fresh socket takes at once.
-                _ = Socket.send(descriptor, from: &output)
+                _ = seal?.send(descriptor, from: &output) ?? Socket.send(descriptor, from: &output)
                 owner.refuse(self)
             default:
                 throw MalformedBytes()
@@ -553,11 +645,13 @@ private final class ExchangeCall: EventHandler {
     private var isConnecting = true
     private var output = TransmitBuffer()
     private var input = ByteBuffer(capacity: 4096)
+    private let seal: SealedConnection?
 
     init(to endpoint: Endpoint, owner: ControlLoop) throws(SystemError) {
         self.endpoint = endpoint
         self.owner = owner
         descriptor = try Socket.connect(to: endpoint)
+        seal = owner.shared.sealer(.caller).map { SealedConnection($0) }
         super.init()
         do throws(SystemError) {
             registration = try owner.loop.add(descriptor, interest: [.readable, .writable], handler: self)
@@ -583,13 +677,20 @@ private final class ExchangeCall: EventHandler {
             let request = owner.exchangeRequest()
             Frame.append(.exchange, to: &output.buffer) { $0.append(request) }
         }
-        if case .failed = Socket.send(descriptor, from: &output) {
+        guard flush(registration) else { return }
+        guard events.contains(.readable) || events.contains(.hangup) else { return }
+        let received: Received
+        do throws(LinkSealingError) {
+            received =
+                try seal?.receive(descriptor, into: &input, max: 64 * 1024)
+                ?? Socket.receive(descriptor, into: &input, max: 64 * 1024)
+        } catch {
+            owner.shared.refused(error.cause, at: endpoint)
             end()
             return
         }
-        owner.loop.change(registration, interest: output.isEmpty ? .readable : [.readable, .writable])
-        guard events.contains(.readable) || events.contains(.hangup) else { return }
-        let received = Socket.receive(descriptor, into: &input, max: 64 * 1024)
+        // The request could not be sealed before the handshake was done.
+        guard flush(registration) else { return }
         if let found = try? Frame.next(in: input.bytes), found.kind == .exchangeReply {
             _ = owner.exchange(found.body)
             end()
@@ -600,6 +701,19 @@ private final class ExchangeCall: EventHandler {
         case .wouldBlock: break
         default: end()
         }
+    }
+
+    /// Sends what can be sent; returns whether the connection lives.
+    private func flush(_ registration: Registration) -> Bool {
+        let sent = seal?.send(descriptor, from: &output) ?? Socket.send(descriptor, from: &output)
+        if case .failed = sent {
+            end()
+            return false
+        }
+        var interest: Interest = .readable
+        if case .wouldBlock = sent { interest = [.readable, .writable] }
+        owner.loop.change(registration, interest: interest)
+        return true
     }
 
     private func end() {

@@ -3,6 +3,7 @@ import ClusterCore
 import PeerProtocol
 import Reactor
 import Replication
+import Sealing
 
 /// Who handles what a thread's links bring.
 protocol LinkOwner: AnyObject {
@@ -20,6 +21,7 @@ protocol LinkOwner: AnyObject {
     func linkChanged(to peer: PeerNumber, isUp: Bool)
     /// What an outgoing connection says first.
     var hello: Hello { get }
+    var shared: SharedState { get }
 }
 
 /// One TCP connection between two nodes.
@@ -50,6 +52,8 @@ final class Link: EventHandler {
     fileprivate(set) var isClosed = false
     private var isConnecting: Bool
     private let endpoint: Endpoint
+    /// Nil where the cluster has no key.
+    fileprivate let seal: SealedConnection?
 
     init(
         number: UInt32,
@@ -57,8 +61,10 @@ final class Link: EventHandler {
         isOutgoing: Bool,
         descriptor: Int32,
         endpoint: Endpoint,
+        seal: SealedConnection?,
         table: LinkTable
     ) {
+        self.seal = seal
         self.number = number
         self.peer = peer
         self.isOutgoing = isOutgoing
@@ -105,12 +111,27 @@ final class Link: EventHandler {
     }
 
     private func read() {
-        switch Socket.receive(descriptor, into: &input.pointee, max: Self.readBytesMax) {
+        let received: Received
+        if let seal {
+            do throws(LinkSealingError) {
+                received = try seal.receive(descriptor, into: &input.pointee, max: Self.readBytesMax)
+            } catch {
+                table.owner.shared.refused(error.cause, at: endpoint)
+                table.close(self)
+                return
+            }
+        } else {
+            received = Socket.receive(descriptor, into: &input.pointee, max: Self.readBytesMax)
+        }
+        switch received {
         case .bytes: take()
         case .wouldBlock: break
         case .closed, .failed: table.close(self)
         }
     }
+
+    /// Bytes that the kernel has not taken.
+    fileprivate var unsentBytes: Int { output.pointee.unsentBytes + (seal?.unsentBytes ?? 0) }
 
     private func take() {
         var consumed = 0
@@ -153,13 +174,19 @@ final class Link: EventHandler {
     /// Sends what is there; what the kernel does not take goes when it has room.
     func flush() {
         guard !isClosed, !isConnecting, let registration else { return }
-        switch Socket.send(descriptor, from: &output.pointee) {
+        let sent: Sent
+        if let seal {
+            sent = seal.send(descriptor, from: &output.pointee)
+        } else {
+            sent = Socket.send(descriptor, from: &output.pointee)
+            if case .all = sent { output.pointee.removeAll() }
+        }
+        switch sent {
         case .all:
-            output.pointee.removeAll()
             table.noteBacklog(of: self)
             table.owner.loop.change(registration, interest: .readable)
         case .wouldBlock:
-            if output.pointee.unsentBytes > Self.outputBytesMax {
+            if unsentBytes > Self.outputBytesMax {
                 table.close(self)
             } else {
                 table.noteBacklog(of: self)
@@ -217,7 +244,8 @@ final class LinkTable {
             if let at = retryAt[peer.number], at > now { continue }
             retryAt[peer.number] = now.advanced(byMilliseconds: Self.retryMilliseconds)
             guard let descriptor = try? Socket.connect(to: peer.cluster) else { continue }
-            let link = add(descriptor, peer: peer.number, isOutgoing: true, endpoint: peer.cluster)
+            let seal = owner.shared.sealer(.caller).map { SealedConnection($0) }
+            let link = add(descriptor, peer: peer.number, isOutgoing: true, endpoint: peer.cluster, seal: seal)
             if !link.isClosed { outgoing[peer.number] = link }
         }
         updateDeadline()
@@ -231,19 +259,26 @@ final class LinkTable {
         }
     }
 
-    /// Takes a connection that a member opened.
-    func accept(_ descriptor: Int32, peer: PeerNumber, bytes: [UInt8]) {
+    /// Takes a connection that a member opened; `bytes` came behind its first frame.
+    func accept(_ descriptor: Int32, peer: PeerNumber, bytes: [UInt8], seal: SealedConnection.Handed?) {
         guard let endpoint = try? Socket.peerEndpoint(of: descriptor) else {
             Socket.close(descriptor)
             return
         }
-        let link = add(descriptor, peer: peer, isOutgoing: false, endpoint: endpoint)
+        let sealed = seal.map { SealedConnection($0) }
+        let link = add(descriptor, peer: peer, isOutgoing: false, endpoint: endpoint, seal: sealed)
         owner.hello.append(to: &link.output.pointee.buffer)
         touch(link)
         link.accept(bytes)
     }
 
-    private func add(_ descriptor: Int32, peer: PeerNumber, isOutgoing: Bool, endpoint: Endpoint) -> Link {
+    private func add(
+        _ descriptor: Int32,
+        peer: PeerNumber,
+        isOutgoing: Bool,
+        endpoint: Endpoint,
+        seal: SealedConnection?
+    ) -> Link {
         counter &+= 1
         if counter == 0 { counter = 1 }
         let link = Link(
@@ -252,6 +287,7 @@ final class LinkTable {
             isOutgoing: isOutgoing,
             descriptor: descriptor,
             endpoint: endpoint,
+            seal: seal,
             table: self
         )
         links[counter] = link
@@ -313,7 +349,7 @@ final class LinkTable {
 
     fileprivate func noteBacklog(of link: Link) {
         guard link.isOutgoing else { return }
-        if link.output.pointee.unsentBytes > Outbox.backlogBytesMax {
+        if link.unsentBytes > Outbox.backlogBytesMax {
             congested.insert(link.peer)
         } else if !congested.isEmpty {
             congested.remove(link.peer)
@@ -354,6 +390,14 @@ final class LinkTable {
     /// Ends the connections on which answers to other nodes are about to leave, unsent: they may be outdated.
     func abandonAnswers() {
         for link in dirty where !link.isOutgoing { close(link) }
+    }
+
+    /// Ends the connections that rest on a key which is not trusted any more, and those without one.
+    func adopt(_ ring: KeyRing) {
+        for link in Array(links.values) {
+            guard let seal = link.seal, seal.keyID.map({ ring[$0] == nil }) ?? false else { continue }
+            close(link)
+        }
     }
 
     func closeAll() {

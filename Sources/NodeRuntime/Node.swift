@@ -6,12 +6,15 @@ import Membership
 package import PeerProtocol
 package import Reactor
 import Replication
+import Sealing
 import Synchronization
 
 /// Whoever runs a node hears of it here, from the control thread.
 package protocol NodeObserver: AnyObject, Sendable {
     func log(_ event: NodeEvent)
     func remember(sawThree: Bool, peers: [Endpoint])
+    /// Writes the cluster keys to disk, and says whether they are there; from any thread.
+    func store(_ keyRing: [UInt8], done: @escaping @Sendable (Bool) -> Void)
     func clientsOpened()
     /// An orderly end has begun.
     func stopping()
@@ -27,6 +30,8 @@ package enum NodeEvent: Sendable {
     case acceptPaused(String)
     /// Fewer descriptors may be open than the allowed connections need.
     case fewDescriptors(limit: Int, wanted: Int)
+    /// Somebody who is no member of the cluster, or has other keys, sent packets or called.
+    case refused(String, from: String)
 }
 
 /// A node on its threads.
@@ -100,7 +105,7 @@ package final class Node: Sendable {
             workers: loops.map { WorkerPort(waker: $0.waker) },
             control: ControlPort(waker: controlLoop.waker)
         )
-        let plane = ControlPlane(
+        var plane = ControlPlane(
             configuration: configuration.control,
             membership: configuration.membership,
             own: configuration.own,
@@ -110,6 +115,7 @@ package final class Node: Sendable {
             now: SystemClock.monotonic(),
             randomSeed: configuration.randomSeed
         )
+        if let ring = configuration.keyRing { plane.begin(with: ring) }
         let topology = plane.topology
         var workers: [ThreadHandle] = []
         for (index, loop) in loops.enumerated() {
@@ -209,6 +215,14 @@ package final class Node: Sendable {
     package func form() async -> OrderOutcome {
         await withCheckedContinuation { continuation in
             let isPosted = post(.form { continuation.resume(returning: $0) })
+            if !isPosted { continuation.resume(returning: .refused("the node has stopped")) }
+        }
+    }
+
+    /// Changes the cluster keys. Accepted: the change is being stored, and then goes to the other members.
+    package func change(_ change: KeyRingChange) async -> OrderOutcome {
+        await withCheckedContinuation { continuation in
+            let isPosted = post(.keys(change) { continuation.resume(returning: $0) })
             if !isPosted { continuation.resume(returning: .refused("the node has stopped")) }
         }
     }

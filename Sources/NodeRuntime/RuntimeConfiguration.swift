@@ -1,6 +1,7 @@
 package import CacheNode
 package import ClusterCore
 package import Membership
+package import Sealing
 
 /// All that a node needs to start, resolved and checked.
 package struct RuntimeConfiguration: Sendable {
@@ -26,6 +27,8 @@ package struct RuntimeConfiguration: Sendable {
     package var seeds: [HostAndPort]
     package var remembered: [Endpoint]
     package var randomSeed: UInt64
+    /// The cluster keys; nil where nodes talk in the clear.
+    package var keyRing: KeyRing?
 
     /// What a first SIGTERM does.
     package enum StopAction: Sendable {
@@ -53,8 +56,10 @@ package struct RuntimeConfiguration: Sendable {
         own: MemberRecord,
         seeds: [HostAndPort],
         remembered: [Endpoint],
-        randomSeed: UInt64
+        randomSeed: UInt64,
+        keyRing: KeyRing?
     ) {
+        self.keyRing = keyRing
         self.name = name
         self.clusterName = clusterName
         self.clientListen = clientListen

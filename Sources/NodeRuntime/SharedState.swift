@@ -3,6 +3,7 @@ package import ClusterCore
 import PeerProtocol
 import Reactor
 import Replication
+package import Sealing
 import Synchronization
 
 /// What the threads of a node share: mailboxes, the lease, counters. Everything here may be used from any thread.
@@ -27,6 +28,25 @@ package final class SharedState: Sendable {
     /// When the control loop last turned, for `/livez`.
     let controlTurnedAt = Atomic<UInt64>(0)
     package let startedAt: Instant
+    private let sealing: Mutex<Sealing>
+
+    private struct Sealing {
+        var ring: KeyRing?
+        var figures = SealingFigures()
+        /// What a log line was written about.
+        var said: Set<Refusal> = []
+        /// Refusals that the control loop has to tell of.
+        var unsaid: [Refusal] = []
+    }
+
+    /// Who was refused, and why.
+    struct Refusal: Hashable {
+        var cause: SealingRefusal
+        var address: IPAddress
+    }
+
+    /// Of so many addresses and causes at most the log says that they were refused.
+    static let refusalsSaidMax = 256
 
     init(configuration: RuntimeConfiguration, shards: ShardTable, workers: [WorkerPort], control: ControlPort) {
         self.configuration = configuration
@@ -34,7 +54,64 @@ package final class SharedState: Sendable {
         self.workers = workers
         self.control = control
         self.startedAt = SystemClock.monotonic()
+        sealing = Mutex(Sealing(ring: configuration.keyRing))
     }
+
+    // MARK: - Keys
+
+    /// One side of a new sealed connection; nil where the node has no key.
+    func sealer(_ role: LinkSealer.Role) -> LinkSealer? {
+        guard let ring = sealing.withLock({ $0.ring }) else { return nil }
+        var random = SystemRandomNumberGenerator()
+        let secret = (0..<32).map { _ in UInt8.random(in: 0...255, using: &random) }
+        return LinkSealer(role, ring: ring, clusterName: configuration.clusterName, secret: secret)
+    }
+
+    /// New connections rest on these keys, and old ones that rest on others end.
+    func adopt(_ ring: KeyRing) {
+        sealing.withLock { $0.ring = ring }
+        for worker in workers { worker.post(.keys(ring)) }
+    }
+
+    /// Counts somebody who was refused; the log says it once.
+    func refused(_ cause: SealingRefusal, at endpoint: Endpoint, isDatagram: Bool = false) {
+        sealing.withLock { state in
+            if !isDatagram { state.figures.connectionsRefused[cause, default: 0] += 1 }
+            // These come about among members as well, when one has restarted or packets overtake each other.
+            if cause == .replayed || cause == .outdated { return }
+            let refusal = Refusal(cause: cause, address: endpoint.address)
+            if state.said.count < Self.refusalsSaidMax, state.said.insert(refusal).inserted {
+                state.unsaid.append(refusal)
+            }
+        }
+    }
+
+    /// What the log has not said yet.
+    func takeUnsaid() -> [Refusal] {
+        sealing.withLock { state in
+            defer { state.unsaid = [] }
+            return state.unsaid
+        }
+    }
+
+    func note(_ statistics: SealingStatistics, sessions: Int) {
+        sealing.withLock {
+            $0.figures.gossip = statistics
+            $0.figures.sessions = sessions
+        }
+    }
+
+    /// Counts of sealing; nil where the node has no key.
+    package var sealingFigures: SealingFigures? { sealing.withLock { $0.ring == nil ? nil : $0.figures } }
+}
+
+/// What became of sealed packets and connections.
+package struct SealingFigures: Sendable {
+    package var gossip = SealingStatistics()
+    /// Starts of other nodes with which this one exchanges packets.
+    package var sessions = 0
+    /// Connections between nodes that were refused, by cause.
+    package var connectionsRefused: [SealingRefusal: UInt64] = [:]
 }
 
 /// How other threads reach a worker.
@@ -43,7 +120,9 @@ final class WorkerPort: Sendable {
         /// A client's connection.
         case client(Int32)
         /// A member's connection of the data lane; the bytes came behind its first frame.
-        case link(Int32, PeerNumber, [UInt8])
+        case link(Int32, PeerNumber, [UInt8], SealedConnection.Handed?)
+        /// Connections that rest on other keys than these end.
+        case keys(KeyRing)
         case topology(Topology)
         case complete([CompletionMessage])
         case resetCounters
@@ -90,6 +169,10 @@ final class ControlPort: Sendable {
         case forget(node: String, reply: @Sendable (OrderOutcome) -> Void)
         /// The word to form a cluster without a majority of the seeds, and the answer.
         case form(reply: @Sendable (OrderOutcome) -> Void)
+        /// A change of the cluster keys, and the answer.
+        case keys(KeyRingChange, reply: @Sendable (OrderOutcome) -> Void)
+        /// The key ring is on disk.
+        case stored(KeyRing)
         case stop(ProcessSignal)
     }
 

@@ -19,7 +19,7 @@ final class Worker: LinkOwner {
 
     let index: UInt16
     let loop: EventLoop
-    private let shared: SharedState
+    let shared: SharedState
     private let port: WorkerPort
     let hello: Hello
     /// In memory of their own, as in `ClientSession.State`.
@@ -161,7 +161,9 @@ final class Worker: LinkOwner {
     private func take(_ message: WorkerPort.Message) {
         switch message {
         case .client(let descriptor): open(descriptor)
-        case .link(let descriptor, let peer, let bytes): links.accept(descriptor, peer: peer, bytes: bytes)
+        case .link(let descriptor, let peer, let bytes, let seal):
+            links.accept(descriptor, peer: peer, bytes: bytes, seal: seal)
+        case .keys(let ring): links.adopt(ring)
         case .topology(let topology):
             plane.pointee.adopt(topology, context: context, outbox: &outbox.pointee)
             links.adopt(topology)

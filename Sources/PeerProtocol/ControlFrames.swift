@@ -1,4 +1,5 @@
 package import ClusterCore
+package import Sealing
 
 /// One life of a node: its id, and the generation that a restart raises.
 package struct MemberReference: Hashable, Comparable, Sendable {
@@ -89,6 +90,8 @@ package enum ControlMessage: Hashable, Sendable {
     case order(id: UInt64, NodeOrder)
     /// What came of it; an empty text is success.
     case orderReply(id: UInt64, refusal: String)
+    /// The sender's cluster keys. Travels on sealed connections only.
+    case keyRing(KeyRing)
 }
 
 /// What an operator can ask of one node.
@@ -258,6 +261,7 @@ extension ControlMessage {
         case .orderReply(let id, let refusal):
             buffer.appendInteger(id)
             buffer.append(refusal)
+        case .keyRing(let ring): buffer.append(ring.encoded)
         case .leasePong(let number, let fence, let session):
             buffer.appendInteger(number)
             buffer.appendInteger(fence)
@@ -358,6 +362,7 @@ extension ControlMessage {
             let id = try reader.integer(UInt64.self)
             guard let refusal = String(validating: try reader.rest(), as: UTF8.self) else { throw MalformedBytes() }
             self = .orderReply(id: id, refusal: refusal)
+        case .keyRing: self = .keyRing(try KeyRing(encoded: try reader.rest()))
         case .leasePong:
             let number = try reader.integer(UInt64.self)
             let fence = try reader.integer(UInt64.self)
@@ -408,6 +413,7 @@ extension ControlMessage {
         case .release: .release
         case .order: .order
         case .orderReply: .orderReply
+        case .keyRing: .keyRing
         }
     }
 }

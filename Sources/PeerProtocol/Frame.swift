@@ -18,7 +18,7 @@ package enum Frame {
     /// The longest body, in bytes: an item of the largest size with room for its key and fields.
     package static let bodyBytesMax = 129 * 1024 * 1024
     /// The version of this protocol, said in `hello`.
-    package static let version: UInt16 = 3
+    package static let version: UInt16 = 4
 
     /// The type of a frame.
     package enum Kind: UInt8, Sendable, CaseIterable {
@@ -48,6 +48,7 @@ package enum Frame {
         case orderReply = 24
         case stopping = 25
         case accesses = 26
+        case keyRing = 27
     }
 
     /// Looks for a whole frame at the front of `bytes`. Nil: more bytes are wanted.

@@ -122,6 +122,9 @@ package struct GossipSealer: Sendable {
         challenges = RateLimit(perSecond: Self.challengesPerSecond, burst: Self.challengesPerSecond, now: now)
     }
 
+    /// Whether bytes look like a sealed packet, to whoever has no key.
+    package static func isSealed(_ bytes: UnsafeRawBufferPointer) -> Bool { Header(bytes) != nil }
+
     /// Sessions and addresses without one, for metrics.
     package var sessionCount: Int { sessions.count }
     package var pendingCount: Int { pending.count }
@@ -509,8 +512,10 @@ package enum OpenedPacket: Hashable, Sendable {
 package enum SealingRefusal: String, Hashable, Sendable, CaseIterable {
     /// Not in a form that this version knows.
     case malformed
-    /// Not sealed.
+    /// Not sealed, where this node has a cluster key.
     case plain
+    /// Sealed, where this node has no cluster key.
+    case sealed
     /// Of another cluster's name.
     case foreignCluster = "foreign-cluster"
     /// Sealed with a key that this node does not have.

@@ -56,6 +56,11 @@ package struct LinkSealer: Sendable {
         if role == .caller { preface = makePreface(ring.ids) }
     }
 
+    /// Whether bytes look like the start of a sealed connection, to whoever has no key.
+    package static func isSealed(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        bytes.count >= 3 && bytes[0] == UInt8(ascii: "H") && bytes[1] == UInt8(ascii: "L") && bytes[2] == version
+    }
+
     /// What a caller sends first.
     package var greeting: [UInt8] { role == .caller ? preface : [] }
 

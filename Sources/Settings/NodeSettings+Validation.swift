@@ -1,4 +1,4 @@
-private import ClusterCore
+package import ClusterCore
 
 extension NodeSettings {
     /// Throws the first setting that is out of range or contradicts another one.
@@ -101,7 +101,8 @@ extension NodeSettings {
         )
     }
 
-    private static func isLoopback(_ place: HostAndPort) -> Bool {
+    /// Whether a place is on this host for sure.
+    package static func isLoopback(_ place: HostAndPort) -> Bool {
         place.host == "localhost" || IPAddress(place.host)?.isLoopback == true
     }
 

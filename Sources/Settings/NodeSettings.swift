@@ -38,6 +38,14 @@ package struct NodeSettings: Hashable, Sendable {
     /// The name of the cluster. Nodes of another name are not talked to. 1 to 63 bytes.
     package var clusterName = "henge"
 
+    /// The file with the cluster key, 32 bytes in base64: whoever has it is a member. Nil: nodes talk in the clear, and
+    /// on loopback only unless `isInsecure`. It counts at the first start; from then on the data directory has the keys.
+    package var clusterKeyFile: String?
+
+    /// Without a cluster key, listen for nodes beyond loopback all the same: whoever reaches the port can take the
+    /// cluster over.
+    package var isInsecure = false
+
     /// Nodes to ask for the cluster, by name or address; resolved again while the node is alone. At most `seedsMax`.
     package var seeds: [HostAndPort] = []
 

@@ -10,6 +10,7 @@ package struct Setting: Sendable {
         case bytes
         case seconds
         case choice
+        case boolean
     }
 
     /// The key path in the file: `name`, `cluster.replicas`.

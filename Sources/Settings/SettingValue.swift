@@ -7,6 +7,7 @@ package enum SettingValue: Hashable, Sendable {
     case string(String)
     case integer(Int)
     case number(Double)
+    case boolean(Bool)
     case list([String])
     /// A type that no setting has, by its name.
     case other(String)
@@ -17,6 +18,7 @@ package enum SettingValue: Hashable, Sendable {
         case .string(let text): SettingsError("\"\(text)\" is not \(wanted)")
         case .integer(let value): SettingsError("\(value) is not \(wanted)")
         case .number(let value): SettingsError("\(value) is not \(wanted)")
+        case .boolean(let value): SettingsError("\(value) is not \(wanted)")
         case .list: SettingsError("a list is not \(wanted)")
         case .other(let type): SettingsError("a \(type) is not \(wanted)")
         }
@@ -33,6 +35,16 @@ package enum SettingValue: Hashable, Sendable {
     func asString() throws(SettingsError) -> String {
         guard let words else { throw mismatch("a string") }
         return words
+    }
+
+    /// True or false.
+    func asBoolean() throws(SettingsError) -> Bool {
+        switch self {
+        case .boolean(let value): return value
+        case .text("true"): return true
+        case .text("false"): return false
+        default: throw mismatch("true or false")
+        }
     }
 
     /// A whole number within `range`.

@@ -81,7 +81,7 @@ package struct SettingsFile: Sendable {
         case .string: return node.string.map(SettingValue.string) ?? .other("string")
         case .int: return node.int.map(SettingValue.integer) ?? .other("number")
         case .double: return node.double.map(SettingValue.number) ?? .other("number")
-        case .bool: return .other("boolean")
+        case .bool: return node.bool.map(SettingValue.boolean) ?? .other("boolean")
         case .array:
             var texts: [String] = []
             for element in node.array ?? [] {

@@ -107,6 +107,26 @@ package enum SettingsTable {
             apply: { value, settings throws(SettingsError) in settings.clusterName = try value.asString() }
         ),
         Setting(
+            "cluster.key-file",
+            "--cluster-key-file",
+            .text,
+            help:
+                "the file with the cluster's key, of 'henge keyring generate', equal on all nodes; none: in the clear",
+            show: { quoted($0.clusterKeyFile ?? "") },
+            apply: { value, settings throws(SettingsError) in
+                let text = try value.asString()
+                settings.clusterKeyFile = text.isEmpty ? nil : text
+            }
+        ),
+        Setting(
+            "cluster.insecure",
+            "--insecure",
+            .boolean,
+            help: "without a key, talk to nodes beyond loopback all the same, in the clear",
+            show: { String($0.isInsecure) },
+            apply: { value, settings throws(SettingsError) in settings.isInsecure = try value.asBoolean() }
+        ),
+        Setting(
             "cluster.listen",
             "--cluster",
             .place,

@@ -386,6 +386,7 @@ package final class World {
         case .log(let event):
             log("\(process.node.name) \(describe(event))")
             observe(event, process)
+        case .storeKeys, .useKeys: preconditionFailure("simulated nodes have no cluster keys")
         case .remember(let sawThree, let peers):
             process.node.sawThree = process.node.sawThree || sawThree
             process.node.remembered = peers

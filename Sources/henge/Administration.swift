@@ -6,6 +6,7 @@ import Membership
 import NodeRuntime
 import PeerProtocol
 import Replication
+import Sealing
 import Settings
 import Synchronization
 
@@ -162,6 +163,45 @@ final class Administration: NodeAdministration {
         }
     }
 
+    func keyRing() async throws(AdministrationError) -> KeyRingReport {
+        guard let ring = await node.snapshot()?.keyRing else {
+            throw .refused(check: "key", detail: "the cluster has no key: start all its nodes with --cluster-key-file")
+        }
+        return KeyRingReport(
+            node: settings.name,
+            keys: ring.keys.map(\.description),
+            members: ring.members.map {
+                KeyRingReport.Member(name: $0.name, living: $0.isLiving, keys: $0.keys?.map(\.description))
+            }
+        )
+    }
+
+    func change(_ request: KeyRingRequest) async throws(AdministrationError) -> KeyRingReport {
+        func id(_ text: String) throws(AdministrationError) -> ClusterKeyID {
+            guard let id = ClusterKeyID(text) else {
+                throw .refused(check: "key", detail: "'\(text)' is no key's id, which has 8 hexadecimal digits")
+            }
+            return id
+        }
+        let change: KeyRingChange
+        switch request {
+        case .install(nil):
+            var random = SystemRandomNumberGenerator()
+            change = .install(ClusterKey(using: &random))
+        case .install(let text?):
+            guard let key = ClusterKeyText.key(text) else {
+                throw .refused(check: "key", detail: "a cluster key is 32 bytes in base64")
+            }
+            change = .install(key)
+        case .use(let text, let force): change = .use(try id(text), isForced: force)
+        case .remove(let text, let force): change = .remove(try id(text), isForced: force)
+        }
+        switch await node.change(change) {
+        case .accepted, .unknownNode: return try await keyRing()
+        case .refused(let reason): throw .refused(check: "key", detail: reason)
+        }
+    }
+
     private func memberNames() async -> [String] {
         await node.snapshot()?.members.map(\.record.name) ?? []
     }
@@ -251,6 +291,8 @@ extension EventReport {
         case .configurationDiffers(let name, let endpoint, let difference):
             detail = "\(name) at \(endpoint): \(difference)"
         case .stalled(let milliseconds): detail = "stood still for \(milliseconds) ms"
+        case .keysChanged(let ids):
+            detail = "seals with " + ids.replacing(" ", with: ", opens with ", maxReplacements: 1)
         }
         self.init(
             number: entry.number,

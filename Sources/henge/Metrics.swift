@@ -6,6 +6,7 @@ import Membership
 import NodeRuntime
 import PeerProtocol
 import Replication
+import Sealing
 import Settings
 
 /// `/metrics` in Prometheus' text format: what memcached's exporter would make of `stats`, under its names, so that
@@ -15,7 +16,7 @@ enum Metrics {
         var page = Page()
         let facts = shared.facts()
         memcached(facts, &page)
-        cluster(snapshot, facts, shared.shardCounters(), &page)
+        cluster(snapshot, facts, shared.shardCounters(), shared.sealingFigures, &page)
         page.family("henge_build_info", "gauge", "Always 1; the labels tell the program.")
         page.sample("henge_build_info", [("version", Main.version)], 1)
         return page.text
@@ -96,6 +97,7 @@ enum Metrics {
         _ snapshot: ClusterSnapshot,
         _ facts: NodeFigures,
         _ counters: ShardPlane.Counters,
+        _ sealing: SealingFigures?,
         _ page: inout Page
     ) {
         page.family("henge_members", "gauge", "Members by lifecycle and liveness.")
@@ -172,6 +174,51 @@ enum Metrics {
         page.sample("henge_gossip_rejected_total", [("reason", "malformed")], gossip.malformed)
         page.sample("henge_gossip_rejected_total", [("reason", "foreign")], gossip.foreignCluster)
         page.sample("henge_gossip_rejected_total", [("reason", "target")], gossip.wrongTarget)
+        if let sealing { Self.sealing(sealing, snapshot.keyRing, &page) }
+    }
+
+    private static func sealing(_ figures: SealingFigures, _ keyRing: KeyRingView?, _ page: inout Page) {
+        page.family("henge_sealing_packets_total", "counter", "Sealed gossip packets.")
+        page.sample("henge_sealing_packets_total", [("direction", "in")], figures.gossip.opened)
+        page.sample("henge_sealing_packets_total", [("direction", "out")], figures.gossip.sealed)
+        page.family(
+            "henge_sealing_refused_total",
+            "counter",
+            "Packets of gossip and connections between nodes that were refused, by cause. They change nothing."
+        )
+        for cause in SealingRefusal.allCases where cause != .sealed {
+            page.sample(
+                "henge_sealing_refused_total",
+                [("kind", "packet"), ("cause", cause.rawValue)],
+                figures.gossip.refused[cause] ?? 0
+            )
+            page.sample(
+                "henge_sealing_refused_total",
+                [("kind", "connection"), ("cause", cause.rawValue)],
+                figures.connectionsRefused[cause] ?? 0
+            )
+        }
+        page.counter(
+            "henge_sealing_unsent_total",
+            "Datagrams dropped while their receiver was asked for its start bits.",
+            figures.gossip.unsent
+        )
+        page.gauge(
+            "henge_sealing_sessions",
+            "Starts of other nodes with which packets are exchanged; at most \(GossipSealer.sessionsMax).",
+            UInt64(figures.sessions)
+        )
+        guard let keyRing else { return }
+        page.gauge(
+            "henge_cluster_keys",
+            "Cluster keys of this node; at most \(KeyRing.keysMax).",
+            UInt64(keyRing.keys.count)
+        )
+        page.family("henge_cluster_key_members", "gauge", "Members by the key that they seal with.")
+        for key in keyRing.keys {
+            let count = keyRing.members.count { $0.keys?.first == key }
+            page.sample("henge_cluster_key_members", [("key", key.description)], UInt64(count))
+        }
     }
 
     /// The text as it grows.

@@ -62,19 +62,7 @@ struct NodeIdentity: Codable {
     func save(in directory: String) throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-        let path = directory + "/" + Self.fileName
-        let beside = path + ".new"
-        try encoder.encode(self).write(to: URL(fileURLWithPath: beside))
-        try Self.sync(beside)
-        guard rename(beside, path) == 0 else { throw POSIXError(POSIXErrorCode(rawValue: errno) ?? .EIO) }
-        try Self.sync(directory)
-    }
-
-    private static func sync(_ path: String) throws {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw POSIXError(POSIXErrorCode(rawValue: errno) ?? .EIO) }
-        defer { close(descriptor) }
-        guard fsync(descriptor) == 0 else { throw POSIXError(POSIXErrorCode(rawValue: errno) ?? .EIO) }
+        try SyncedFile.replace(Self.fileName, in: directory, with: encoder.encode(self))
     }
 
     /// Held until the process ends: two processes with one identity would be two nodes with one name.

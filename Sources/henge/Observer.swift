@@ -45,6 +45,21 @@ final class Observer: NodeObserver {
         }
     }
 
+    func store(_ keyRing: [UInt8], done: @escaping @Sendable (Bool) -> Void) {
+        disk.async { [directory, logger] in
+            do {
+                try KeyRingFile.save(keyRing, in: directory)
+                done(true)
+            } catch {
+                logger.error(
+                    "cannot save the cluster keys, so their change is not followed",
+                    metadata: ["error": "\(error)"]
+                )
+                done(false)
+            }
+        }
+    }
+
     /// Returns when everything that was to be remembered is on disk.
     func finishSaving() {
         disk.sync {}
@@ -74,6 +89,11 @@ final class Observer: NodeObserver {
             logger.warning(
                 "the limit of open files is below max-connections: raise LimitNOFILE or ulimit -n",
                 metadata: ["limit": "\(limit)", "wanted": "\(wanted)"]
+            )
+        case .refused(let cause, let address):
+            logger.warning(
+                "refused packets or calls of no member, or one with other cluster keys",
+                metadata: ["cause": "\(cause)", "address": "\(address)"]
             )
         case .control(let event): log(event)
         }
@@ -141,6 +161,7 @@ final class Observer: NodeObserver {
             )
         case .stalled(let milliseconds):
             logger.warning("gossip stood still", metadata: ["milliseconds": "\(milliseconds)"])
+        case .keysChanged(let ids): logger.notice("cluster keys changed", metadata: ["keys": "\(ids)"])
         }
     }
 }

@@ -9,6 +9,7 @@ import NodeRuntime
 import PeerProtocol
 import Reactor
 import Replication
+import Sealing
 import Settings
 import SystemdSupport
 
@@ -26,7 +27,9 @@ enum Server {
         logger[metadataKey: "node"] = "\(settings.name)"
 
         let identity = try NodeIdentity.begin(in: settings.dataDirectory)
-        let configuration = try configuration(settings, identity)
+        let keyRing = try keyRing(settings, logger)
+        let settings = try Self.settings(settings, keyRing, logger)
+        let configuration = try configuration(settings, identity, keyRing)
         let observer = Observer(logger: logger, notifier: notifier, identity: identity, settings: settings)
         try probe(settings.adminListen)
         let node: Node
@@ -101,7 +104,8 @@ enum Server {
 
     private static func configuration(
         _ settings: NodeSettings,
-        _ identity: NodeIdentity
+        _ identity: NodeIdentity,
+        _ keyRing: KeyRing?
     ) throws(CommandError) -> RuntimeConfiguration {
         let advertised = try advertisedAddress(settings)
         let cluster = try endpoint(settings.clusterListen)
@@ -123,6 +127,7 @@ enum Server {
         dataPlane.itemBytesMax = settings.itemBytesMax
         var membership = MembershipConfiguration()
         membership.clusterName = settings.clusterName
+        if keyRing != nil { membership.datagramBytesMax -= GossipSealer.overheadBytes }
         membership.settings = "replicas=\(settings.replicas) partition=\(settings.partition.rawValue)"
 
         let own = MemberRecord(
@@ -166,8 +171,75 @@ enum Server {
             own: own,
             seeds: settings.seeds,
             remembered: identity.peers.compactMap { Endpoint($0) },
-            randomSeed: random.next()
+            randomSeed: random.next(),
+            keyRing: keyRing
         )
+    }
+
+    /// The keys of the data directory; at the first start the one of the settings; nil where there is neither.
+    private static func keyRing(_ settings: NodeSettings, _ logger: Logger) throws(CommandError) -> KeyRing? {
+        var configured: ClusterKey?
+        if let file = settings.clusterKeyFile {
+            do {
+                let text = try CommandContext.readFile(file, bytesMax: ClusterKeyText.fileBytesMax)
+                configured = try ClusterKeyText.read(file, text)
+            } catch {
+                throw CommandError(.usage, "cannot read the cluster key: \(error)")
+            }
+        }
+        if let stored = try KeyRingFile.load(from: settings.dataDirectory) {
+            if let configured, stored[configured.id] == nil {
+                logger.warning(
+                    "the key of --cluster-key-file is not in the node's key ring, which counts: update that file",
+                    metadata: [
+                        "file-key": "\(configured)",
+                        "ring-keys": "\(stored.ids.map(\.description).joined(separator: " "))",
+                    ]
+                )
+            }
+            return stored
+        }
+        guard let configured else { return nil }
+        let ring = KeyRing(configured)
+        do {
+            try KeyRingFile.save(ring.encoded, in: settings.dataDirectory)
+        } catch {
+            throw CommandError(.usage, "cannot write the key ring in \(settings.dataDirectory): \(error)")
+        }
+        return ring
+    }
+
+    /// Without a key, nobody beyond this machine is listened to unless the operator says so.
+    private static func settings(
+        _ settings: NodeSettings,
+        _ keyRing: KeyRing?,
+        _ logger: Logger
+    ) throws(CommandError) -> NodeSettings {
+        guard keyRing == nil else { return settings }
+        let address = try endpoint(settings.clusterListen).address
+        if address.isLoopback { return settings }
+        if settings.isInsecure {
+            logger.warning(
+                "nodes talk in the clear: whoever reaches the cluster port can take the cluster over",
+                metadata: ["cluster": "\(settings.clusterListen)", "because": "--insecure and no --cluster-key-file"]
+            )
+            return settings
+        }
+        let isMeantForOthers = settings.advertise != nil || settings.seeds.contains { !NodeSettings.isLoopback($0) }
+        guard address.isUnspecified, !isMeantForOthers else {
+            throw CommandError(
+                .usage,
+                "nodes would talk in the clear on \(settings.clusterListen): give all of them one --cluster-key-file "
+                    + "('henge keyring generate' makes a key), or say --insecure"
+            )
+        }
+        var local = settings
+        local.clusterListen.host = if case .v6 = address { "::1" } else { "127.0.0.1" }
+        logger.warning(
+            "no cluster key: other nodes are listened to on loopback only; give --cluster-key-file, or say --insecure",
+            metadata: ["cluster": "\(local.clusterListen)"]
+        )
+        return local
     }
 
     /// Where others reach a socket that listens on every address.
