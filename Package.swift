@@ -154,7 +154,7 @@ let package = Package(
         tests("LoadGeneratorTests", ["ClusterCore", "LoadGenerator", "Reactor", histogram]),
         tests("MembershipTests", ["ClusterCore", "Membership", "MembershipSimulation"]),
         tests("MemcacheProtocolTests", ["ClusterCore", "MemcacheProtocol"]),
-        tests("PeerProtocolTests", ["ClusterCore", "PeerProtocol"]),
+        tests("PeerProtocolTests", ["ClusterCore", "PeerProtocol", "Sealing"]),
         tests("ReactorTests", ["ClusterCore", "Reactor"]),
         tests("ReplicationTests", ["ClusterCore", "PeerProtocol", "Replication"]),
         tests("SealingTests", ["ClusterCore", "Membership", "Sealing"]),

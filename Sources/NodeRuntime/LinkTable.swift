@@ -392,11 +392,16 @@ final class LinkTable {
         for link in dirty where !link.isOutgoing { close(link) }
     }
 
-    /// Ends the connections that rest on a key which is not trusted any more, and those without one.
+    /// Goes over to the key in use, and ends connections whose other side shows only one that is not trusted any more.
     func adopt(_ ring: KeyRing) {
         for link in Array(links.values) {
-            guard let seal = link.seal, seal.keyID.map({ ring[$0] == nil }) ?? false else { continue }
-            close(link)
+            guard let seal = link.seal else { continue }
+            if let id = seal.keyID, ring[id] == nil {
+                close(link)
+            } else {
+                seal.adopt(ring)
+                touch(link)
+            }
         }
     }
 

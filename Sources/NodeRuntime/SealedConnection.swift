@@ -32,8 +32,11 @@ final class SealedConnection {
 
     func handOver() -> Handed { Handed(sealer: sealer, input: input.array(), output: output.array()) }
 
-    /// The cluster key on which the connection rests; nil before the handshake is done.
+    /// The cluster key that the other side has shown to have last; nil before the handshake is done.
     var keyID: ClusterKeyID? { sealer.keyID }
+
+    /// Follows the key ring; what there is to say of it leaves with the next `send`.
+    func adopt(_ ring: KeyRing) { sealer.adopt(ring, into: &output.buffer) }
 
     /// Bytes that are sealed and that the kernel has not taken.
     var unsentBytes: Int { output.unsentBytes }

@@ -67,7 +67,7 @@ package final class SharedState: Sendable {
         return LinkSealer(role, ring: ring, clusterName: configuration.clusterName, secret: secret)
     }
 
-    /// New connections rest on these keys, and old ones that rest on others end.
+    /// New connections rest on these keys, and old ones go over to them.
     func adopt(_ ring: KeyRing) {
         sealing.withLock { $0.ring = ring }
         for worker in workers { worker.post(.keys(ring)) }
@@ -121,7 +121,7 @@ final class WorkerPort: Sendable {
         case client(Int32)
         /// A member's connection of the data lane; the bytes came behind its first frame.
         case link(Int32, PeerNumber, [UInt8], SealedConnection.Handed?)
-        /// Connections that rest on other keys than these end.
+        /// Connections go over to these keys.
         case keys(KeyRing)
         case topology(Topology)
         case complete([CompletionMessage])

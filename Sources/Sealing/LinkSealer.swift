@@ -12,6 +12,10 @@ internal import Membership
 // In the clear, little-endian: "HL", version, number of key ids (1 byte), cluster tag (4), public key (32), key ids.
 // Then records: length of what follows (4 bytes), sealed bytes, tag (16). The length is authenticated; the nonce is a
 // counter of the direction.
+//
+// When another cluster key comes into use, a connection goes over to it without a pause: a record with the highest bit
+// of its length set names the key, and what follows in that direction is sealed under a key that derives from the one
+// before and that cluster key. So by the time an old key is removed no connection rests on it any more.
 
 /// One side of a sealed connection: takes what came, gives what is to be sent.
 package struct LinkSealer: Sendable {
@@ -28,7 +32,7 @@ package struct LinkSealer: Sendable {
     private static let tagBytes = 16
 
     private let role: Role
-    private let ring: KeyRing
+    private var ring: KeyRing
     private let clusterName: [UInt8]
     private let clusterTag: UInt32
     private let secret: Curve25519.KeyAgreement.PrivateKey
@@ -36,12 +40,27 @@ package struct LinkSealer: Sendable {
     private var keys: Keys?
 
     private struct Keys: Sendable {
-        var id: ClusterKeyID
-        var sending: SymmetricKey
-        var receiving: SymmetricKey
-        var sent: UInt64 = 0
-        var received: UInt64 = 0
+        var sending: Direction
+        var receiving: Direction
     }
+
+    private struct Direction: Sendable {
+        /// The cluster key that it rests on.
+        var id: ClusterKeyID
+        var key: SymmetricKey
+        var records: UInt64 = 0
+
+        /// Goes over to another cluster key.
+        mutating func change(to next: ClusterKey, _ clusterName: [UInt8]) {
+            let material = next.material + key.withUnsafeBytes { Array($0) }
+            key = AEAD.derive(from: material, salt: [], purpose: "henge link 1 next", clusterName)
+            id = next.id
+            records = 0
+        }
+    }
+
+    /// Marks a record that names the cluster key of those that follow.
+    private static let changeMark: UInt32 = 1 << 31
 
     /// - Parameter secret: 32 random bytes, drawn for this connection alone.
     package init(_ role: Role, ring: KeyRing, clusterName: String, secret: [UInt8]) {
@@ -67,8 +86,16 @@ package struct LinkSealer: Sendable {
     /// Whether the other side's handshake is in, so that `seal` may be called.
     package var isEstablished: Bool { keys != nil }
 
-    /// The cluster key that the connection rests on; nil before it is established.
-    package var keyID: ClusterKeyID? { keys?.id }
+    /// The cluster key that the other side has shown to have last; nil before the connection is established.
+    package var keyID: ClusterKeyID? { keys?.receiving.id }
+
+    /// Follows the key ring: with another key in use, says so in `output` and goes over to it.
+    package mutating func adopt(_ ring: KeyRing, into output: inout ByteBuffer) {
+        self.ring = ring
+        guard let keys, keys.sending.id != ring.primary else { return }
+        withUnsafeBytes(of: ring.primary.value.littleEndian) { appendRecord($0, mark: Self.changeMark, to: &output) }
+        self.keys?.sending.change(to: ring.primaryKey, clusterName)
+    }
 
     private func makePreface(_ ids: [ClusterKeyID]) -> [UInt8] {
         var buffer = ByteBuffer(capacity: 64)
@@ -141,11 +168,11 @@ package struct LinkSealer: Sendable {
             let salt = Array(SHA256.hash(data: transcript))
             return AEAD.derive(from: material, salt: salt, purpose: "henge link 1 " + direction, clusterName)
         }
-        let calling = derived("calling")
-        let called = derived("called")
+        let calling = Direction(id: id, key: derived("calling"))
+        let called = Direction(id: id, key: derived("called"))
         keys =
             role == .caller
-            ? Keys(id: id, sending: calling, receiving: called) : Keys(id: id, sending: called, receiving: calling)
+            ? Keys(sending: calling, receiving: called) : Keys(sending: called, receiving: calling)
         return length
     }
 
@@ -155,17 +182,25 @@ package struct LinkSealer: Sendable {
         into plain: inout ByteBuffer
     ) throws(LinkSealingError) -> Int? {
         guard bytes.count >= 4, var keys else { return nil }
-        let length = Int(bytes.loadUnaligned(as: UInt32.self).littleEndian)
+        let word = bytes.loadUnaligned(as: UInt32.self).littleEndian
+        let length = Int(word & ~Self.changeMark)
         guard (Self.tagBytes...(Self.recordBytesMax + Self.tagBytes)).contains(length) else {
             throw LinkSealingError(.malformed)
         }
         guard bytes.count >= 4 + length else { return nil }
-        keys.received += 1
+        keys.receiving.records += 1
         let record = UnsafeRawBufferPointer(rebasing: bytes[..<(4 + length)])
-        guard let opened = AEAD.open(record, after: 4, with: keys.receiving, keys.received, []) else {
+        guard let opened = AEAD.open(record, after: 4, with: keys.receiving.key, keys.receiving.records, []) else {
             throw LinkSealingError(.forged)
         }
-        plain.append(opened)
+        if word & Self.changeMark == 0 {
+            plain.append(opened)
+        } else {
+            guard opened.count == 4 else { throw LinkSealingError(.malformed) }
+            let id = opened.reversed().reduce(0) { $0 << 8 | UInt32($1) }
+            guard let next = ring[ClusterKeyID(id)] else { throw LinkSealingError(.unknownKey) }
+            keys.receiving.change(to: next, clusterName)
+        }
         self.keys = keys
         return 4 + length
     }
@@ -174,25 +209,32 @@ package struct LinkSealer: Sendable {
 
     /// Seals bytes into as many records as they need.
     package mutating func seal(_ plain: UnsafeRawBufferPointer, into output: inout ByteBuffer) {
-        guard var keys else { preconditionFailure("a connection seals nothing before the handshake") }
         var offset = 0
         while offset < plain.count {
             let end = min(offset + Self.recordBytesMax, plain.count)
-            keys.sent += 1
-            var record: [UInt8] = []
-            record.reserveCapacity(4 + end - offset + Self.tagBytes)
-            withUnsafeBytes(of: UInt32(end - offset + Self.tagBytes).littleEndian) { record.append(contentsOf: $0) }
-            AEAD.seal(
-                Array(plain[offset..<end]),
-                with: keys.sending,
-                counter: keys.sent,
-                authenticating: record,
-                into: &record
-            )
-            output.append(record)
+            appendRecord(UnsafeRawBufferPointer(rebasing: plain[offset..<end]), mark: 0, to: &output)
             offset = end
         }
-        self.keys = keys
+    }
+
+    private mutating func appendRecord(_ plain: UnsafeRawBufferPointer, mark: UInt32, to output: inout ByteBuffer) {
+        guard var sending = keys?.sending else {
+            preconditionFailure("a connection seals nothing before the handshake")
+        }
+        sending.records += 1
+        keys?.sending = sending
+        var record: [UInt8] = []
+        record.reserveCapacity(4 + plain.count + Self.tagBytes)
+        let length = UInt32(plain.count + Self.tagBytes) | mark
+        withUnsafeBytes(of: length.littleEndian) { record.append(contentsOf: $0) }
+        AEAD.seal(
+            Array(plain),
+            with: sending.key,
+            counter: sending.records,
+            authenticating: record,
+            into: &record
+        )
+        output.append(record)
     }
 }
 

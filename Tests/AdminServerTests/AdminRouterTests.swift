@@ -124,6 +124,32 @@ private func text(_ response: AdminResponse) -> String { String(decoding: respon
         #expect(await ask("GET", "/v1/form").allow == "POST")
     }
 
+    @Test func `keys are changed by id, and a wrong body is named`() async {
+        let json = "application/json"
+        let list = await ask("GET", "/v1/keyring")
+        #expect(
+            text(list)
+                == "{\"keys\":[\"00000001\"],\"members\":[{\"living\":true,\"name\":\"n1\"}],\"node\":\"n1\"}\n"
+        )
+        for (path, body, wanted) in [
+            ("install", "{}", "install(material: nil)"), ("install", "{\"key\":\"k\"}", "install(material: Optional("),
+            ("use", "{\"id\":\"a1\"}", "use(id: "), ("remove", "{\"id\":\"a1\",\"force\":true}", "force: true)"),
+        ] {
+            let done = await ask("POST", "/v1/keyring/" + path, type: json, body: body)
+            #expect(done.status == 200 && text(done).contains(wanted), "\(path): \(text(done))")
+        }
+        for (path, body) in [("install", "[]"), ("use", "{}"), ("remove", "{\"force\":true}")] {
+            let refused = await ask("POST", "/v1/keyring/" + path, type: json, body: body)
+            #expect(refused.status == 400 && text(refused).contains("the body is not"), "\(path): \(text(refused))")
+        }
+        var node = FakeNode()
+        node.refusal = .refused(check: "key", detail: "n3 does not have it")
+        #expect(await ask("POST", "/v1/keyring/use", node: node, type: json, body: "{\"id\":\"a\"}").status == 409)
+        #expect(await ask("GET", "/v1/keyring", node: node).status == 409)
+        #expect(await ask("POST", "/v1/keyring/use", type: "text/plain", body: "{}").status == 415)
+        #expect(await ask("GET", "/v1/keyring/use").allow == "POST")
+    }
+
     @Test func `events have these names and forms`() async {
         let response = await ask("GET", "/v1/events")
         #expect(response.status == 200 && response.contentType == "application/json")

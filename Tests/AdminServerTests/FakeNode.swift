@@ -66,6 +66,18 @@ struct FakeNode: NodeAdministration {
         return TaskReport(id: "8c1f", kind: "drain", node: node, state: .cancelled, done: 0, total: 10, bytes: 0)
     }
 
+    func keyRing() async throws(AdministrationError) -> KeyRingReport {
+        if let refusal { throw refusal }
+        return KeyRingReport(node: "n1", keys: ["00000001"], members: [.init(name: "n1", living: true, keys: nil)])
+    }
+
+    func change(_ request: KeyRingRequest) async throws(AdministrationError) -> KeyRingReport {
+        if let refusal { throw refusal }
+        var report = try await keyRing()
+        report.node = "\(request)"
+        return report
+    }
+
     func forget(node: String) async throws(AdministrationError) -> MembersReport {
         if node != "n3" { throw .unknownNode(node, members: ["n1", "n3"]) }
         if let refusal { throw refusal }

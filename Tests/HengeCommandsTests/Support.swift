@@ -142,6 +142,12 @@ actor ScriptedNode: NodeAdministration {
     private(set) var forgotten: [String] = []
     /// How often it was told to form a cluster.
     private(set) var formations = 0
+    /// The cluster's keys; changes reach all members at once.
+    private(set) var keys = KeyRingReport(
+        node: "n1",
+        keys: ["aaaaaaaa"],
+        members: ["n1", "n2", "n3"].map { .init(name: $0, living: $0 != "n3", keys: ["aaaaaaaa"]) }
+    )
 
     init(
         _ script: [ClusterStatus],
@@ -178,6 +184,28 @@ actor ScriptedNode: NodeAdministration {
         formations += 1
         return MembersReport(node: "n1", members: ["n1"])
     }
+
+    func keyRing() async throws(AdministrationError) -> KeyRingReport {
+        if let objection { throw objection }
+        return keys
+    }
+
+    func change(_ request: KeyRingRequest) async throws(AdministrationError) -> KeyRingReport {
+        if let objection { throw objection }
+        switch request {
+        case .install: keys.keys.append("bbbbbbbb")
+        case .use(let id, _): keys.keys = [id] + keys.keys.filter { $0 != id }
+        case .remove(let id, _): keys.keys.removeAll { $0 == id }
+        }
+        for index in keys.members.indices where keys.members[index].living || isAwayTold {
+            keys.members[index].keys = keys.keys
+        }
+        return keys
+    }
+
+    /// Whether members that are down follow as well.
+    var isAwayTold = false
+    func tellAll() { isAwayTold = true }
 
     func events() async -> EventList { sampleEvents }
     func metrics() async -> String { "" }

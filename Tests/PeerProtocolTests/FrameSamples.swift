@@ -1,5 +1,6 @@
 import ClusterCore
 import Glibc
+import Sealing
 import Testing
 
 @testable import PeerProtocol
@@ -70,6 +71,18 @@ enum FrameSamples {
         )
     }
 
+    static func keyRing(_ random: inout Xoshiro256) -> KeyRing {
+        var ring = KeyRing(ClusterKey(using: &random))
+        let old = ring.primary
+        for _ in 0..<Int.random(in: 0...3, using: &random) {
+            let key = ClusterKey(using: &random)
+            try? ring.install(key)
+            try? ring.use(key.id)
+        }
+        if ring.primary != old { try? ring.remove(old) }
+        return ring
+    }
+
     /// A message of each case, several where a case has variants; the table, which is large, comes last.
     static func messages(_ random: inout Xoshiro256) -> [ControlMessage] {
         let grounds: [Claim.Ground] = [.handedOver, .silent(member(&random)), .empty, .held]
@@ -105,6 +118,7 @@ enum FrameSamples {
             .stopping,
             .release,
             .orderReply(id: random.next(), refusal: text(90, &random)),
+            .keyRing(keyRing(&random)),
         ] + grounds.map { .claim(Claim(id: random.next(), ground: $0, entries: entries(&random))) }
             + orders.map { .order(id: random.next(), $0) } + [table(&random)]
     }

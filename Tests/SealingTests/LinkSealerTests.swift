@@ -112,6 +112,39 @@ import Testing
         #expect(called.keyID == KeyRingTests.key(2).id)
     }
 
+    @Test func `a connection goes over to another key in use, each direction by itself`() throws {
+        var (caller, called) = try Self.pair()
+        var ring = KeyRing(KeyRingTests.key(1))
+        try ring.install(KeyRingTests.key(2))
+        var output = ByteBuffer()
+        called.adopt(ring, into: &output)
+        caller.adopt(ring, into: &output)
+        #expect(output.array() == [], "installing a key changes no connection")
+        let before = Self.seal(&caller, [1])
+        try ring.use(KeyRingTests.key(2).id)
+        caller.adopt(ring, into: &output)
+        let change = output.array()
+        let after = Self.seal(&caller, [2])
+        #expect(try Self.open(&called, before + change + after).plain == [1, 2])
+        #expect(called.keyID == KeyRingTests.key(2).id)
+        #expect(caller.keyID == KeyRingTests.key(1).id)
+        #expect(try Self.open(&caller, Self.seal(&called, [3])).plain == [3])
+        output.removeAll()
+        called.adopt(ring, into: &output)
+        #expect(try Self.open(&caller, output.array() + Self.seal(&called, [4])).plain == [4])
+        #expect(caller.keyID == KeyRingTests.key(2).id)
+    }
+
+    @Test func `a side that lacks the other's new key ends the connection`() throws {
+        var (caller, called) = try Self.pair()
+        var ring = KeyRing(KeyRingTests.key(1))
+        try ring.install(KeyRingTests.key(2))
+        try ring.use(KeyRingTests.key(2).id)
+        var output = ByteBuffer()
+        caller.adopt(ring, into: &output)
+        #expect(throws: LinkSealingError(.unknownKey)) { try Self.open(&called, output.array()) }
+    }
+
     @Test func `a replayed connection proves nothing`() throws {
         var (caller, _) = try Self.pair()
         let recorded = Self.sealer(.caller).greeting
