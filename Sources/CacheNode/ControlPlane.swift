@@ -349,7 +349,7 @@ package struct ControlPlane {
         case .data:
             let bit = UInt64(1) << UInt64(worker & 63)
             if isUp { peers[index].dataLanes |= bit } else { peers[index].dataLanes &= ~bit }
-        case .exchange: return
+        case .exchange, .gossip: return
         }
         let isReachable = isReachable(index)
         if isReachable { peers[index].promise.reachable() }

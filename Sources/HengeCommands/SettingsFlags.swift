@@ -17,6 +17,7 @@ struct SettingsFlags: ParsableArguments {
     @Option(name: .customLong("idle-timeout"), help: help("client.idle-timeout", "TIME")) var idleTimeout: String?
     @Option(name: .customLong("cluster-name"), help: help("cluster.name", "NAME")) var clusterName: String?
     @Option(name: .customLong("cluster-key-file"), help: help("cluster.key-file", "FILE")) var clusterKeyFile: String?
+    @Option(name: .long, help: help("cluster.gossip", "TRANSPORT")) var gossip: String?
     @Flag(name: .long, help: help("cluster.insecure", "")) var insecure = false
     @Option(name: .long, help: help("cluster.listen", "ADDR")) var cluster: String?
     @Option(name: .long, help: help("cluster.advertise", "ADDR")) var advertise: String?
@@ -98,6 +99,7 @@ struct SettingsFlags: ParsableArguments {
         add("client.idle-timeout", "--idle-timeout", idleTimeout)
         add("cluster.name", "--cluster-name", clusterName)
         add("cluster.key-file", "--cluster-key-file", clusterKeyFile)
+        add("cluster.gossip", "--gossip", gossip)
         add("cluster.insecure", "--insecure", insecure ? "true" : nil)
         add("cluster.listen", "--cluster", cluster)
         add("cluster.advertise", "--advertise", advertise)

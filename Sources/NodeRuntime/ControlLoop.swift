@@ -8,7 +8,7 @@ import Sealing
 import Synchronization
 
 /// The control thread: gossip, links of the control lane, listeners, and the control plane.
-final class ControlLoop: LinkOwner {
+final class ControlLoop: LinkOwner, GossipStreamOwner {
     /// Connections whose first frame has not come, at most; beyond it new ones are closed.
     static let greetingsMax = 256
     static let greetingMilliseconds: UInt64 = 5000
@@ -21,13 +21,15 @@ final class ControlLoop: LinkOwner {
     let hello: Hello
     let shared: SharedState
     private let observer: any NodeObserver
-    private let datagrams: Int32
+    /// Nil where gossip goes over TCP alone.
+    private let datagrams: Int32?
     private let clusterListener: Int32
     private let resolver: Resolver
     private var plane: ControlPlane
     private var outbox = Outbox()
     private var effects: [ControlEffect] = []
     private lazy var linkTable = LinkTable(owner: self)
+    private lazy var streams = GossipStreams(owner: self, ownEndpoint: shared.configuration.own.cluster)
     /// Nil where the node has no cluster key.
     private var sealer: GossipSealer?
     private var packets: [GossipPacket] = []
@@ -53,7 +55,7 @@ final class ControlLoop: LinkOwner {
         loop: EventLoop,
         shared: SharedState,
         plane: consuming ControlPlane,
-        datagrams: Int32,
+        datagrams: Int32?,
         clusterListener: Int32,
         observer: any NodeObserver
     ) throws(SystemError) {
@@ -87,7 +89,7 @@ final class ControlLoop: LinkOwner {
             lane: .control,
             worker: 0
         )
-        try watch(datagrams) { [unowned self] in receiveDatagrams() }
+        if let datagrams { try watch(datagrams) { [unowned self] in receiveDatagrams(datagrams) } }
         try watch(clusterListener) { [unowned self] in acceptMembers() }
         memberListener = registrations.last
     }
@@ -96,6 +98,7 @@ final class ControlLoop: LinkOwner {
     func run() -> String? {
         loop.run { _ in self.turn() }
         linkTable.closeAll()
+        streams.closeAll()
         return failure
     }
 
@@ -145,7 +148,8 @@ final class ControlLoop: LinkOwner {
         answerOrders()
         deliver()
         linkTable.flush()
-        _ = sender.flush(to: datagrams)
+        flushDatagrams()
+        streams.sweep()
         for refusal in shared.takeUnsaid() {
             observer.log(.refused(refusal.cause.rawValue, from: "\(refusal.address)"))
         }
@@ -236,7 +240,9 @@ final class ControlLoop: LinkOwner {
     private func carryOut(_ effect: ControlEffect) {
         switch effect {
         case .datagram(let bytes, let endpoint):
-            if sealer == nil {
+            if datagrams == nil {
+                streams.send(bytes, to: endpoint)
+            } else if sealer == nil {
                 send(bytes, to: endpoint)
             } else {
                 sealer?.seal(bytes, to: endpoint, now: loop.now.instant, packets: &packets)
@@ -265,13 +271,18 @@ final class ControlLoop: LinkOwner {
             sealer?.adopt(ring)
             shared.adopt(ring)
             linkTable.adopt(ring)
+            streams.adopt(ring)
         case .finished: finish()
         }
     }
 
     private func send(_ bytes: [UInt8], to endpoint: Endpoint) {
-        if sender.isFull { _ = sender.flush(to: datagrams) }
+        if sender.isFull { flushDatagrams() }
         _ = bytes.withUnsafeBytes { sender.append($0, to: endpoint) }
+    }
+
+    private func flushDatagrams() {
+        if let datagrams { _ = sender.flush(to: datagrams) }
     }
 
     private func sendPackets() {
@@ -283,13 +294,13 @@ final class ControlLoop: LinkOwner {
         for worker in shared.workers { worker.post(.stop) }
         // What the links still hold leaves before the loop ends.
         linkTable.flush()
-        _ = sender.flush(to: datagrams)
+        flushDatagrams()
         loop.stop()
     }
 
     // MARK: - Gossip
 
-    private func receiveDatagrams() {
+    private func receiveDatagrams(_ datagrams: Int32) {
         // Bounded, so that a flood of datagrams does not starve the links.
         for _ in 0..<16 {
             guard case .datagrams(let count) = receiver.receive(from: datagrams), count > 0 else { return }
@@ -315,6 +326,21 @@ final class ControlLoop: LinkOwner {
             }
         case .refused(let cause): shared.refused(cause, at: source, isDatagram: true)
         case .nothing, nil: break
+        }
+    }
+
+    func receive(_ datagram: UnsafeRawBufferPointer, from endpoint: Endpoint, on stream: GossipStream) {
+        let first = effects.count
+        plane.receive(datagram: datagram, from: endpoint, now: loop.now, outbox: &outbox, effects: &effects)
+        // Where UDP does not pass one way, it may not pass the other way.
+        var index = first
+        while index < effects.count {
+            if case .datagram(let answer, let target) = effects[index], target == endpoint {
+                stream.send(answer)
+                effects.remove(at: index)
+            } else {
+                index += 1
+            }
         }
     }
 
@@ -419,6 +445,11 @@ final class ControlLoop: LinkOwner {
             return
         }
         if caller.lane == .exchange { return }
+        if caller.lane == .gossip {
+            release(greeting)
+            streams.accept(greeting.descriptor, bytes: rest, seal: seal.map { SealedConnection($0.handOver()) })
+            return
+        }
         let peer = plane.number(of: caller)
         guard peer != .none else {
             refuse(greeting)
@@ -431,7 +462,7 @@ final class ControlLoop: LinkOwner {
         case .data:
             let worker = shared.workers[Int(caller.worker) % shared.workers.count]
             worker.post(.link(greeting.descriptor, peer, rest, seal?.handOver()))
-        case .exchange: break
+        case .exchange, .gossip: break
         }
     }
 

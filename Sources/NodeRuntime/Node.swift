@@ -82,7 +82,7 @@ package final class Node: Sendable {
         let wanted = configuration.connectionsMax + Self.descriptorsReserved
         let limit = Descriptors.raiseLimit(to: wanted)
         if limit < wanted { observer.log(.fewDescriptors(limit: limit, wanted: wanted)) }
-        let datagrams = try Socket.bindDatagrams(to: configuration.clusterListen)
+        let datagrams = configuration.gossip == .tcp ? nil : try Socket.bindDatagrams(to: configuration.clusterListen)
         let listener = try Socket.listen(on: configuration.clusterListen)
         // The client port is opened when the node may serve; that it can be opened shows now.
         for endpoint in configuration.clientListen { Socket.close(try Socket.listen(on: endpoint)) }

@@ -27,8 +27,15 @@ package struct RuntimeConfiguration: Sendable {
     package var seeds: [HostAndPort]
     package var remembered: [Endpoint]
     package var randomSeed: UInt64
+    package var gossip: GossipTransport
     /// The cluster keys; nil where nodes talk in the clear.
     package var keyRing: KeyRing?
+
+    /// How gossip travels.
+    package enum GossipTransport: Sendable {
+        case udp
+        case tcp
+    }
 
     /// What a first SIGTERM does.
     package enum StopAction: Sendable {
@@ -57,8 +64,10 @@ package struct RuntimeConfiguration: Sendable {
         seeds: [HostAndPort],
         remembered: [Endpoint],
         randomSeed: UInt64,
+        gossip: GossipTransport,
         keyRing: KeyRing?
     ) {
+        self.gossip = gossip
         self.keyRing = keyRing
         self.name = name
         self.clusterName = clusterName

@@ -388,7 +388,7 @@ extension ControlMessage {
             }
             self = .table(members: members, epochs: epochs, holders: holders)
         case .hello, .request, .response, .entry, .acknowledgement, .exchange, .exchangeReply, .merge,
-            .accesses:
+            .accesses, .gossip:
             return nil
         }
         guard reader.remaining == 0 else { throw MalformedBytes() }

@@ -49,6 +49,7 @@ package enum Frame {
         case stopping = 25
         case accesses = 26
         case keyRing = 27
+        case gossip = 28
     }
 
     /// Looks for a whole frame at the front of `bytes`. Nil: more bytes are wanted.
@@ -97,6 +98,8 @@ package struct Hello: Hashable, Sendable {
         case data = 1
         /// One membership exchange, then it closes.
         case exchange = 2
+        /// Gossip where UDP does not pass: datagrams, each behind the sender's cluster endpoint.
+        case gossip = 3
     }
 
     package var clusterName: String

@@ -42,6 +42,9 @@ package struct NodeSettings: Hashable, Sendable {
     /// on loopback only unless `isInsecure`. It counts at the first start; from then on the data directory has the keys.
     package var clusterKeyFile: String?
 
+    /// How nodes gossip. Where a network drops UDP, `tcp` on all nodes.
+    package var gossip = GossipTransport.udp
+
     /// Without a cluster key, listen for nodes beyond loopback all the same: whoever reaches the port can take the
     /// cluster over.
     package var isInsecure = false
@@ -126,6 +129,13 @@ package enum PartitionPolicy: String, CaseIterable, Hashable, Sendable {
     case safe
     /// Both sides serve, and are merged by version when they meet again: old values across the split.
     case available
+}
+
+/// How nodes gossip.
+package enum GossipTransport: String, CaseIterable, Hashable, Sendable {
+    case udp
+    /// Over TCP alone: for networks that drop UDP. More packets, and no UDP port.
+    case tcp
 }
 
 /// What the first SIGTERM does; a second one ends at once.

@@ -119,6 +119,16 @@ package enum SettingsTable {
             }
         ),
         Setting(
+            "cluster.gossip",
+            "--gossip",
+            .choice,
+            help: "how nodes gossip, equal on all of them: udp, or tcp where the network drops UDP",
+            show: { quoted($0.gossip.rawValue) },
+            apply: { value, settings throws(SettingsError) in
+                settings.gossip = try value.asChoice(GossipTransport.self)
+            }
+        ),
+        Setting(
             "cluster.insecure",
             "--insecure",
             .boolean,

@@ -172,6 +172,7 @@ enum Server {
             seeds: settings.seeds,
             remembered: identity.peers.compactMap { Endpoint($0) },
             randomSeed: random.next(),
+            gossip: settings.gossip == .tcp ? .tcp : .udp,
             keyRing: keyRing
         )
     }

@@ -35,7 +35,7 @@ import Testing
             "name": "n7", "data-dir": "/tmp/n7", "workers": "5", "zone": "r2", "weight": "2.5",
             "client.listen": "10.0.0.7", "client.max-connections": "77",
             "client.idle-timeout": "5m", "cluster.name": "prod", "cluster.key-file": "/etc/key",
-            "cluster.insecure": "",
+            "cluster.insecure": "", "cluster.gossip": "tcp",
             "cluster.listen": "10.0.0.7", "cluster.advertise": "10.0.0.8", "cluster.seeds": "a,b",
             "cluster.replicas": "2", "cluster.partition": "safe", "cluster.fill-delay": "5s", "store.memory": "1GiB",
             "store.max-item-size": "2M", "stop.on-stop": "none", "admin.listen": "[::1]", "log.level": "debug",

@@ -164,6 +164,31 @@ class KeysTest(ClusterTest):
         self.assertEqual(len(rates), 16)
         self.assertLessEqual(rates[8], 512)
 
+    def test_a_cluster_that_gossips_over_tcp_alone(self) -> None:
+        for sealed in (False, True):
+            arguments = ("--gossip", "tcp")
+            if sealed:
+                arguments += ("--cluster-key-file", self.key_file())
+            cluster = self.cluster(4, arguments=arguments)
+            for node in cluster.nodes:
+                self.assertNotIn(":%04X " % node.cluster[1], pathlib.Path("/proc/net/udp").read_text())
+            cluster.kill("n4")
+            nodes.poll(
+                "n4 down everywhere",
+                time.monotonic() + 15,
+                lambda: all(
+                    next(m for m in cluster.status(name)["members"] if m["name"] == "n4")["liveness"] == "down"
+                    for name in ("n1", "n2", "n3")
+                ),
+            )
+            cluster.start("n4")
+            cluster.wait_ready()
+            cluster.wait_settled()
+            if sealed:
+                done = cluster.run("keyring", "rotate", via="n3")
+                self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            cluster.close()
+
     def test_strangers_change_nothing_and_are_counted(self) -> None:
         cluster = self.sealed()
         names = [node.name for node in cluster.nodes]

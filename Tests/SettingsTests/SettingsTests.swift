@@ -37,7 +37,7 @@ private let others: [(key: String, text: String, toml: String)] = [
     ("weight", "2.125", "2.125"), ("client.listen", "10.0.0.7,[::1]:99", "[\"10.0.0.7\", \"[::1]:99\"]"),
     ("client.max-connections", "77", "77"), ("client.idle-timeout", "5m", "\"5m\""),
     ("cluster.name", "prod", "\"prod\""), ("cluster.key-file", "/etc/key", "\"/etc/key\""),
-    ("cluster.insecure", "true", "true"),
+    ("cluster.insecure", "true", "true"), ("cluster.gossip", "tcp", "\"tcp\""),
     ("cluster.listen", "10.0.0.7", "\"10.0.0.7\""), ("cluster.advertise", "10.0.0.8", "\"10.0.0.8\""),
     ("cluster.seeds", "a,b:5", "[\"a\", \"b:5\"]"), ("cluster.replicas", "2", "2"),
     ("cluster.partition", "safe", "\"safe\""), ("cluster.fill-delay", "2m", "\"2m\""),
@@ -56,7 +56,7 @@ private func expectOthers(_ settings: NodeSettings) {
     #expect(settings.maxConnections == 77)
     #expect(settings.idleTimeoutSeconds == 300)
     #expect(settings.clusterName == "prod")
-    #expect(settings.clusterKeyFile == "/etc/key" && settings.isInsecure)
+    #expect(settings.clusterKeyFile == "/etc/key" && settings.isInsecure && settings.gossip == .tcp)
     #expect(settings.clusterListen.description == "10.0.0.7:11212")
     #expect(settings.advertise == "10.0.0.8")
     #expect(settings.seeds.map(\.description) == ["a:11212", "b:5"])
@@ -79,7 +79,7 @@ private func expectOthers(_ settings: NodeSettings) {
         #expect(settings.clusterListen == HostAndPort(host: "0.0.0.0", port: 11212))
         #expect(settings.adminListen == HostAndPort(host: "127.0.0.1", port: 11213))
         #expect(settings.advertise == nil && settings.seeds.isEmpty && settings.clusterName == "henge")
-        #expect(settings.clusterKeyFile == nil && !settings.isInsecure)
+        #expect(settings.clusterKeyFile == nil && !settings.isInsecure && settings.gossip == .udp)
         #expect(settings.replicas == 1 && settings.memoryBytes == 67_108_864 && settings.workers == 3)
         #expect(settings.itemBytesMax == 1_048_576 && settings.maxConnections == 1024)
         #expect(settings.partition == .auto && settings.zone.isEmpty && settings.weightThousandths == 1000)
