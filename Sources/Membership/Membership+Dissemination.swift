@@ -58,8 +58,10 @@ extension Membership {
             guard record.isLiving || (includingDown && record.liveness == .down && !record.isTombstone) else {
                 continue
             }
-            if table.peers[index].outbox == nil { table.peers[index].outbox = Outbox(next: now) }
-            table.peers[index].outbox?.add(id, now: now)
+            table.edit(index) {
+                if $0.outbox == nil { $0.outbox = Outbox(next: now) }
+                $0.outbox?.add(id, now: now)
+            }
         }
     }
 
@@ -100,14 +102,14 @@ extension Membership {
     private var entryBytesMax: Int { configuration.datagramBytesMax - GossipDatagram.headerBytes - 16 }
 
     mutating func flushOutboxes(_ now: Instant, effects: inout [MembershipEffect]) {
-        for index in table.peers.indices {
+        for index in table.pending {
             guard let next = table.peers[index].outbox?.next, next <= now, var outbox = table.peers[index].outbox else {
                 continue
             }
             if outbox.tries >= configuration.updateTriesMax {
                 // The hashes in pings have to repair it now.
                 statistics.updatesAbandoned &+= 1
-                table.peers[index].outbox = nil
+                table.edit(index) { $0.outbox = nil }
                 continue
             }
             if outbox.tries > 0 { statistics.updatesRetried &+= 1 }
@@ -126,7 +128,7 @@ extension Membership {
             outbox.inFlight = count
             outbox.sequence = makeSequence()
             outbox.next = now.advanced(byMilliseconds: configuration.updateRetryMilliseconds)
-            table.peers[index].outbox = outbox
+            table.edit(index) { $0.outbox = outbox }
             let record = table.peers[index].record
             send(
                 .update(sequence: outbox.sequence),
@@ -148,7 +150,7 @@ extension Membership {
         outbox.sequence = 0
         // What did not fit goes out at once: `flushOutboxes` ends every call.
         outbox.next = Instant(nanoseconds: 0)
-        table.peers[index].outbox = outbox.ids.isEmpty ? nil : outbox
+        table.edit(index) { $0.outbox = outbox.ids.isEmpty ? nil : outbox }
     }
 
     /// A datagram from a member that is held for gone: it is told so, once per probe interval, and will refute or end.
@@ -163,7 +165,7 @@ extension Membership {
         {
             return
         }
-        table.peers[index].tried = now
+        table.edit(index) { $0.tried = now }
         let peer = table.peers[index]
         send(
             .update(sequence: 0),
@@ -185,7 +187,7 @@ extension Membership {
             nextFullExchange = now.advanced(
                 byMilliseconds: jittered(configuration.fullExchangeIntervalMilliseconds * stretch)
             )
-            if let index = livingOthers.randomElement(using: &random) {
+            if let index = randomLivingOthers(1).first {
                 let record = table.peers[index].record
                 pull(from: record.id, at: record.cluster, effects: &effects)
             }
@@ -222,16 +224,8 @@ extension Membership {
             packed += about
             sent += 1
         }
-        let receivers = livingOthers.shuffled(using: &random).prefix(configuration.gossipFanout)
-        for index in receivers {
-            send(
-                .update(sequence: 0),
-                to: table.peers[index].record.cluster,
-                target: table.peers[index].record.id,
-                entries: packed,
-                effects: &effects
-            )
-        }
+        let receivers = randomLivingOthers(configuration.gossipFanout)
+        sendAlike(.update(sequence: 0), to: receivers, entries: packed, effects: &effects)
         for index in 0..<sent { gossip[index].transmits -= receivers.count }
         gossip.removeAll { $0.transmits <= 0 }
         if receivers.isEmpty { gossip.removeAll() }
@@ -269,7 +263,7 @@ extension Membership {
             statistics.pullsSuppressed &+= 1
             return
         }
-        if let index { table.peers[index].pulled = (now, difference) }
+        if let index { table.edit(index) { $0.pulled = (now, difference) } }
         pull(from: id, at: endpoint, effects: &effects)
     }
 
@@ -287,7 +281,17 @@ extension Membership {
         let perDatagram = max(1, entryBytesMax / GossipEntry.bytesMax)
         // Below this, even records of full length fit; above, they are measured.
         if table.peers.count < perDatagram * configuration.stateDatagramsMax { return 1 }
-        return packedState(Instant(nanoseconds: 0)).count
+        var datagrams = 1
+        var bytes = 3 + 4 + own.encodedBytes
+        for index in table.peers.indices {
+            let size = 3 + 4 + table.peers[index].record.encodedBytes
+            if bytes + size > entryBytesMax {
+                datagrams += 1
+                bytes = 0
+            }
+            bytes += size
+        }
+        return datagrams
     }
 
     private func packedState(_ now: Instant) -> [[GossipEntry]] {
@@ -346,7 +350,7 @@ extension Membership {
     ) -> [UInt8] {
         guard stage == .joined || stage == .seeking else { return [] }
         noteLateness(now)
-        guard let datagram = try? GossipDatagram(decoding: bytes) else {
+        guard let datagram = try? GossipDatagram(decoding: bytes, leavingOut: { table.holds($0, hash: $1) }) else {
             statistics.malformed &+= 1
             return []
         }

@@ -76,6 +76,8 @@ package struct Membership: Sendable {
     var latenessNanoseconds: UInt64 = 0
     var hasChanged = false
     private var lastHash: UInt64 = 0
+    /// When there is something to do about a member; counts unless `table.isPendingChanged`.
+    private var pendingDeadline = Instant.distantFuture
 
     /// - Parameters:
     ///   - own: the node's record, `joining` and `alive`; its generation must be on disk.
@@ -163,7 +165,7 @@ package struct Membership: Sendable {
         switch stage {
         case .stopped: return .distantFuture
         case .leaving:
-            for index in table.peers.indices { if let next = table.peers[index].outbox?.next { fold(next) } }
+            for index in table.pending { if let next = table.peers[index].outbox?.next { fold(next) } }
             return deadline
         case .seeking:
             fold(contacts.nextDeadline)
@@ -187,12 +189,20 @@ package struct Membership: Sendable {
         if let twin { fold(twin.deadline) }
         for probe in probes { fold(probe.next) }
         for relay in relays { fold(relay.nackAt ?? relay.endsAt) }
+        fold(table.firstExpiry)
+        fold(table.isPendingChanged ? foundPendingDeadline : pendingDeadline)
+        return deadline
+    }
+
+    private var foundPendingDeadline: Instant {
+        var deadline = Instant.distantFuture
         let opinions = opinionCount
-        for index in table.peers.indices {
-            if let next = table.peers[index].outbox?.next { fold(next) }
-            if let deadline = table.peers[index].verdict?.deadline { fold(deadline) }
-            if let expires = table.peers[index].expires { fold(expires) }
-            if let suspicion = table.peers[index].suspicion { fold(self.deadline(of: suspicion, opinions: opinions)) }
+        for index in table.pending {
+            if let next = table.peers[index].outbox?.next { deadline = min(deadline, next) }
+            if let next = table.peers[index].verdict?.deadline { deadline = min(deadline, next) }
+            if let suspicion = table.peers[index].suspicion {
+                deadline = min(deadline, self.deadline(of: suspicion, opinions: opinions))
+            }
         }
         return deadline
     }
@@ -209,7 +219,7 @@ package struct Membership: Sendable {
         guard stage != .stopped else { return }
         noteLateness(now)
         statistics.datagramsReceived &+= 1
-        guard let datagram = try? GossipDatagram(decoding: bytes) else {
+        guard let datagram = try? GossipDatagram(decoding: bytes, leavingOut: { table.holds($0, hash: $1) }) else {
             statistics.malformed &+= 1
             return
         }
@@ -350,6 +360,10 @@ package struct Membership: Sendable {
             lastHash = hash
             joinSettle?.restart(now)
         }
+        if table.isPendingChanged {
+            pendingDeadline = foundPendingDeadline
+            table.isPendingChanged = false
+        }
         if hasChanged {
             hasChanged = false
             if stage != .seeking { effects.append(.changed) }
@@ -381,6 +395,32 @@ package struct Membership: Sendable {
         statistics.datagramsSent &+= 1
         statistics.bytesSent &+= UInt64(bytes.count)
         effects.append(.send(bytes, to: endpoint))
+    }
+
+    /// Sends one message to several members; it is encoded once.
+    mutating func sendAlike(
+        _ message: GossipMessage,
+        to indices: [Int],
+        entries: [GossipEntry],
+        effects: inout [MembershipEffect]
+    ) {
+        guard let first = indices.first else { return }
+        let datagram = GossipDatagram(
+            clusterTag: clusterTag,
+            sender: own.id,
+            senderGeneration: own.generation,
+            target: table.peers[first].record.id,
+            message: message,
+            entries: entries
+        )
+        var bytes = datagram.encoded()
+        precondition(bytes.count <= configuration.datagramBytesMax, "a datagram of \(bytes.count) bytes")
+        for index in indices {
+            GossipDatagram.readdress(&bytes, to: table.peers[index].record.id)
+            statistics.datagramsSent &+= 1
+            statistics.bytesSent &+= UInt64(bytes.count)
+            effects.append(.send(bytes, to: table.peers[index].record.cluster))
+        }
     }
 
     mutating func makeSequence() -> UInt32 {

@@ -131,6 +131,14 @@ enum Samples {
 }
 
 @Suite struct `Gossip codec` {
+    @Test func `a record says how many bytes it takes`() {
+        var random = Xoshiro256(seed: 12)
+        for _ in 0..<200 {
+            let record = Samples.record(&random)
+            #expect(record.encodedBytes == record.encoded.count)
+        }
+    }
+
     @Test func `what is encoded decodes to the same`() throws {
         var random = Xoshiro256(seed: 1)
         for round in 0..<5000 {
