@@ -113,9 +113,14 @@ extension GossipMessage {
             buffer.appendNodeID(subject)
         case .indirectAck(let sequence), .nack(let sequence), .update(let sequence):
             buffer.appendInteger(sequence)
-        case .updated(let number, let hash), .pull(let number, let hash):
+        case .updated(let number, let hash):
             buffer.appendInteger(number)
             buffer.appendInteger(hash)
+        case .pull(let nonce, let hash, let sums):
+            buffer.appendInteger(nonce)
+            buffer.appendInteger(hash)
+            buffer.append(UInt8(sums.count))
+            for sum in sums { buffer.appendInteger(sum) }
         case .state(let nonce, let part, let parts, let hash):
             buffer.appendInteger(nonce)
             buffer.append(part)
@@ -153,7 +158,14 @@ extension GossipMessage {
         case .nack: self = .nack(sequence: try reader.integer())
         case .update: self = .update(sequence: try reader.integer())
         case .updated: self = .updated(sequence: try reader.integer(), hash: try reader.integer())
-        case .pull: self = .pull(nonce: try reader.integer(), hash: try reader.integer())
+        case .pull:
+            let nonce: UInt32 = try reader.integer()
+            let hash: UInt64 = try reader.integer()
+            let count = Int(try reader.integer(UInt8.self))
+            guard count == 0 || count == MemberTable.bucketCount else { throw MalformedBytes() }
+            var sums: [UInt64] = []
+            for _ in 0..<count { sums.append(try reader.integer()) }
+            self = .pull(nonce: nonce, hash: hash, sums: sums)
         case .state:
             let nonce: UInt32 = try reader.integer()
             let part: UInt8 = try reader.integer()

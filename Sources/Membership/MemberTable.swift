@@ -17,6 +17,8 @@ struct Peer: Sendable {
     var tried: Instant?
     /// News on its way to it.
     var outbox: Outbox?
+    /// It has shown that it holds the cluster's state, and can hand it on.
+    var isInside = false
     /// The last pull from it, and both hashes at that time, mixed.
     var pulled: (at: Instant, difference: UInt64)?
 
@@ -75,9 +77,18 @@ struct MemberTable: Sendable {
     var isPendingChanged = true
     /// Over all records that are no tombstones.
     private(set) var hashSum: UInt64 = 0
+    /// The same by parts of the id space, to find out cheaply where two tables differ.
+    private(set) var bucketSums = Array(repeating: UInt64(0), count: Self.bucketCount)
     private(set) var tombstoneCount = 0
     /// How many are alive by their records.
     private(set) var aliveCount = 0
+    /// How many are up, and not given up.
+    private(set) var upCount = 0
+
+    static let bucketCount = 64
+
+    /// Which of the sums has the record of that id in it.
+    static func bucket(of id: NodeID) -> Int { Int(truncatingIfNeeded: id.low % UInt64(bucketCount)) }
 
     /// Members that count: no tombstones.
     var memberCount: Int { peers.count - tombstoneCount }
@@ -145,9 +156,11 @@ struct MemberTable: Sendable {
             peers[index].hash = 0
         } else {
             if record.liveness == .alive { aliveCount += 1 }
+            if record.lifecycle == .up, record.isLiving { upCount += 1 }
             let hash = record.hash
             peers[index].hash = hash
             hashSum &+= hash
+            bucketSums[Self.bucket(of: record.id)] &+= hash
         }
         isPendingChanged = true
     }
@@ -157,7 +170,9 @@ struct MemberTable: Sendable {
             tombstoneCount -= 1
         } else {
             if peers[index].record.liveness == .alive { aliveCount -= 1 }
+            if peers[index].record.lifecycle == .up, peers[index].record.isLiving { upCount -= 1 }
             hashSum &-= peers[index].hash
+            bucketSums[Self.bucket(of: peers[index].record.id)] &-= peers[index].hash
         }
         isPendingChanged = true
     }

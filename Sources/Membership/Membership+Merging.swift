@@ -87,6 +87,8 @@ extension Membership {
         effects: inout [MembershipEffect]
     ) {
         let index = table.insert(record)
+        newMembers += 1
+        if !record.isTombstone { joinSettle?.restart(now) }
         settle(index, ageSeconds: ageSeconds, now: now)
         hasChanged = true
         scheduleProbe(of: record.id)
@@ -110,10 +112,13 @@ extension Membership {
         hasChanged = true
         let isRestart = record.generation != known.generation
         if isRestart {
+            newMembers += 1
+            joinSettle?.restart(now)
             table.edit(index) {
                 $0.outbox = nil
                 $0.tried = nil
                 $0.pulled = nil
+                $0.isInside = false
             }
             probes.removeAll { $0.subject == record.id }
         }

@@ -42,7 +42,7 @@ package struct Membership: Sendable {
     var contacts: SeedContacts
     /// The node's own record; its liveness is `alive` until it says farewell.
     var own: MemberRecord { didSet { ownHash = own.isTombstone ? 0 : own.hash } }
-    private var ownHash: UInt64
+    private(set) var ownHash: UInt64
 
     /// Counts since the start.
     package internal(set) var statistics = MembershipStatistics()
@@ -76,6 +76,10 @@ package struct Membership: Sendable {
     var latenessNanoseconds: UInt64 = 0
     var hasChanged = false
     private var lastHash: UInt64 = 0
+    /// When the hash changed last.
+    var hashChanged: Instant
+    /// Counts members that were unknown, or known in a lower generation.
+    var newMembers: UInt64 = 0
     /// When there is something to do about a member; counts unless `table.isPendingChanged`.
     private var pendingDeadline = Instant.distantFuture
 
@@ -99,6 +103,7 @@ package struct Membership: Sendable {
         self.ownHash = own.hash
         self.random = Xoshiro256(seed: randomSeed)
         self.started = now
+        self.hashChanged = now
         self.contacts = SeedContacts(
             seeds: seeds,
             remembered: remembered,
@@ -146,6 +151,9 @@ package struct Membership: Sendable {
     /// The sum of the hashes of all members' records: equal where the same is known. Tombstones are not in it, since
     /// nodes forget them at slightly different times.
     package var hash: UInt64 { table.hashSum &+ ownHash }
+
+    /// How many members are up and not given up, this node included: as many as are in the ring.
+    package var upCount: Int { table.upCount + (own.lifecycle == .up && own.isLiving ? 1 : 0) }
 
     /// Whether any owner has ever said that it saw three members up.
     package var sawThree: Bool { own.sawThree || table.peers.contains { $0.record.sawThree } }
@@ -251,6 +259,7 @@ package struct Membership: Sendable {
             return
         }
         if let index = table.index(of: datagram.sender) {
+            if !table.peers[index].isInside, datagram.message.isOfMember { table.edit(index) { $0.isInside = true } }
             let record = table.peers[index].record
             if record.generation == datagram.senderGeneration {
                 if record.isTombstone || record.liveness == .down {
@@ -296,10 +305,16 @@ package struct Membership: Sendable {
         case .updated(let sequence, let hash):
             updated(by: datagram.sender, sequence: sequence)
             compare(hash, with: datagram.sender, at: endpoint, now: now, effects: &effects)
-        case .pull(let nonce, let hash):
-            if stage == .joined, pullAnswerLimit.take(now) {
-                sendState(nonce: nonce, to: endpoint, target: datagram.sender, now: now, effects: &effects)
-                compare(hash, with: datagram.sender, at: endpoint, now: now, effects: &effects)
+        case .pull(let nonce, let hash, let sums):
+            if stage == .joined {
+                answerPull(
+                    nonce: nonce,
+                    theirs: (hash, sums),
+                    to: endpoint,
+                    target: datagram.sender,
+                    now: now,
+                    effects: &effects
+                )
             }
         case .state(let nonce, let part, let parts, _):
             receiveState(
@@ -358,7 +373,7 @@ package struct Membership: Sendable {
         if stage == .joined || stage == .leaving { flushOutboxes(now, effects: &effects) }
         if hash != lastHash {
             lastHash = hash
-            joinSettle?.restart(now)
+            hashChanged = now
         }
         if table.isPendingChanged {
             pendingDeadline = foundPendingDeadline

@@ -83,6 +83,8 @@ package struct GossipSimulator {
     package private(set) var datagramCount = 0
     /// In bytes of payload.
     package private(set) var longestDatagram = 0
+    /// By how many members were up: the nodes have seen rings of those sizes. Only counted: its order is not the seed's.
+    package private(set) var ringSizes: Set<Int> = []
     /// Calls into nodes so far: datagrams, deadlines and all else.
     package private(set) var callCount: UInt64 = 0
     private var random: Xoshiro256
@@ -179,6 +181,7 @@ package struct GossipSimulator {
         callCount += 1
         nodes[index].hash = membership.hash
         nodes[index].deadline = membership.nextDeadline
+        ringSizes.insert(membership.upCount)
         nodes[index].membership = membership
         scheduleWake(index)
         perform(effects, of: index)

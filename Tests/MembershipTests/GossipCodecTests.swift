@@ -66,7 +66,9 @@ enum Samples {
         case 4: return .nack(sequence: number)
         case 5: return .update(sequence: number)
         case 6: return .updated(sequence: number, hash: random.next())
-        case 7: return .pull(nonce: number, hash: random.next())
+        case 7:
+            let sums = Bool.random(using: &random) ? (0..<64).map { _ in random.next() } : []
+            return .pull(nonce: number, hash: random.next(), sums: sums)
         case 8:
             let parts = UInt8.random(in: 0...64, using: &random)
             let part = parts == 0 ? 0 : UInt8.random(in: 0..<parts, using: &random)
