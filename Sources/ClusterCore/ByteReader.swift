@@ -41,6 +41,8 @@ public struct ByteReader {
     public mutating func shortText() throws(MalformedBytes) -> String {
         let count = Int(try integer(UInt8.self))
         let slice = try bytes(count)
+        // ASCII is UTF-8; most names are that, and the general check takes longer than all else in a record.
+        if slice.allSatisfy({ $0 < 128 }) { return String(decoding: slice, as: UTF8.self) }
         guard let text = String(validating: slice, as: UTF8.self) else { throw MalformedBytes() }
         return text
     }
@@ -55,9 +57,11 @@ public struct MalformedBytes: Error, Hashable {
 extension ByteBuffer {
     /// Text with a length of one byte before it. Text longer than 255 bytes of UTF-8 is a fault of the caller.
     public mutating func appendShortText(_ text: String) {
-        let bytes = Array(text.utf8)
-        precondition(bytes.count <= 255, "text of \(bytes.count) bytes does not fit its length byte")
-        append(UInt8(bytes.count))
-        append(bytes)
+        let count = text.utf8.count
+        precondition(count <= 255, "text of \(count) bytes does not fit its length byte")
+        append(UInt8(count))
+        if text.utf8.withContiguousStorageIfAvailable({ append(UnsafeRawBufferPointer($0)) }) == nil {
+            append(Array(text.utf8))
+        }
     }
 }

@@ -12,6 +12,7 @@ package import ClusterCore
 extension GossipDatagram {
     static let version: UInt8 = 1
     static let headerBytes = 52
+    private static let targetOffset = 36
 
     /// The bytes of the datagram. Texts beyond their limits are a fault of the caller.
     package func encoded() -> [UInt8] {
@@ -29,8 +30,22 @@ extension GossipDatagram {
         return buffer.array()
     }
 
+    /// Puts another target into an encoded datagram.
+    static func readdress(_ bytes: inout [UInt8], to target: NodeID) {
+        bytes.withUnsafeMutableBytes {
+            $0.storeBytes(of: target.high.littleEndian, toByteOffset: targetOffset, as: UInt64.self)
+            $0.storeBytes(of: target.low.littleEndian, toByteOffset: targetOffset + 8, as: UInt64.self)
+        }
+    }
+
     /// Reads one datagram, or a whole exchange. Throws for everything that `encoded()` cannot have written.
-    package init(decoding bytes: UnsafeRawBufferPointer) throws(MalformedBytes) {
+    ///
+    /// `isKnown` is asked with the id and the hash of each record that comes, and may have it left out: most records of
+    /// an exchange are known already, and looking that up costs less than reading them.
+    package init(
+        decoding bytes: UnsafeRawBufferPointer,
+        leavingOut isKnown: (NodeID, UInt64) -> Bool = { _, _ in false }
+    ) throws(MalformedBytes) {
         var reader = ByteReader(bytes)
         guard try reader.integer(UInt8.self) == UInt8(ascii: "H"), try reader.integer(UInt8.self) == UInt8(ascii: "G"),
             try reader.integer(UInt8.self) == Self.version,
@@ -44,7 +59,7 @@ extension GossipDatagram {
         message = try GossipMessage(kind, reader: &reader)
         entries = []
         while reader.remaining > 0 {
-            if let entry = try GossipEntry(reader: &reader) { entries.append(entry) }
+            if let entry = try GossipEntry(reader: &reader, leavingOut: isKnown) { entries.append(entry) }
         }
     }
 }
@@ -98,9 +113,14 @@ extension GossipMessage {
             buffer.appendNodeID(subject)
         case .indirectAck(let sequence), .nack(let sequence), .update(let sequence):
             buffer.appendInteger(sequence)
-        case .updated(let number, let hash), .pull(let number, let hash):
+        case .updated(let number, let hash):
             buffer.appendInteger(number)
             buffer.appendInteger(hash)
+        case .pull(let nonce, let hash, let sums):
+            buffer.appendInteger(nonce)
+            buffer.appendInteger(hash)
+            buffer.append(UInt8(sums.count))
+            for sum in sums { buffer.appendInteger(sum) }
         case .state(let nonce, let part, let parts, let hash):
             buffer.appendInteger(nonce)
             buffer.append(part)
@@ -113,9 +133,8 @@ extension GossipMessage {
             buffer.appendInteger(hello.seedListHash)
             buffer.appendShortText(hello.clusterName)
             buffer.appendShortText(hello.settings)
-            let record = hello.record.encoded
-            buffer.appendInteger(UInt16(record.count))
-            buffer.append(record)
+            buffer.appendInteger(UInt16(hello.record.encodedBytes))
+            hello.record.encode(into: &buffer)
         case .form(let number), .exchangeRequest(let number), .exchangeReply(let number):
             buffer.appendInteger(number)
         case .refuse(let refusal):
@@ -139,7 +158,14 @@ extension GossipMessage {
         case .nack: self = .nack(sequence: try reader.integer())
         case .update: self = .update(sequence: try reader.integer())
         case .updated: self = .updated(sequence: try reader.integer(), hash: try reader.integer())
-        case .pull: self = .pull(nonce: try reader.integer(), hash: try reader.integer())
+        case .pull:
+            let nonce: UInt32 = try reader.integer()
+            let hash: UInt64 = try reader.integer()
+            let count = Int(try reader.integer(UInt8.self))
+            guard count == 0 || count == MemberTable.bucketCount else { throw MalformedBytes() }
+            var sums: [UInt64] = []
+            for _ in 0..<count { sums.append(try reader.integer()) }
+            self = .pull(nonce: nonce, hash: hash, sums: sums)
         case .state:
             let nonce: UInt32 = try reader.integer()
             let part: UInt8 = try reader.integer()
@@ -197,11 +223,10 @@ extension GossipEntry {
     func encode(into buffer: inout ByteBuffer) {
         switch self {
         case .record(let record, let ageSeconds):
-            let bytes = record.encoded
             buffer.append(Self.recordType)
-            buffer.appendInteger(UInt16(4 + bytes.count))
+            buffer.appendInteger(UInt16(4 + record.encodedBytes))
             buffer.appendInteger(ageSeconds)
-            buffer.append(bytes)
+            record.encode(into: &buffer)
         case .suspicion(let subject, let generation, let incarnation, let accuser):
             buffer.append(Self.suspicionType)
             buffer.appendInteger(UInt16(44))
@@ -215,19 +240,24 @@ extension GossipEntry {
     /// How many bytes `encode` writes.
     var encodedBytes: Int {
         switch self {
-        case .record(let record, _): 3 + 4 + record.encoded.count
+        case .record(let record, _): 3 + 4 + record.encodedBytes
         case .suspicion: 3 + 44
         }
     }
 
-    /// Reads one entry; nil for a type of a later version.
-    fileprivate init?(reader: inout ByteReader) throws(MalformedBytes) {
+    /// Reads one entry; nil for a type of a later version, and for a record that is left out.
+    fileprivate init?(
+        reader: inout ByteReader,
+        leavingOut isKnown: (NodeID, UInt64) -> Bool
+    ) throws(MalformedBytes) {
         let type: UInt8 = try reader.integer()
         let length = Int(try reader.integer(UInt16.self))
         var content = ByteReader(try reader.bytes(length))
         switch type {
         case Self.recordType:
             let age: UInt32 = try content.integer()
+            var record = content
+            if isKnown(try record.nodeID(), MemberRecord.hash(ofEncoded: try content.rest())) { return nil }
             self = .record(try MemberRecord(encoded: try content.bytes(content.remaining)), ageSeconds: age)
         case Self.suspicionType:
             self = .suspicion(
@@ -246,13 +276,33 @@ extension MemberRecord {
     static let encodedBytesMax =
         16 + 8 + 4 + 4 + 1 + 1 + (1 + nameBytesMax) + (1 + zoneBytesMax) + 4 + 3 * 19 + 8 + 2 + 8 + 1
 
+    /// How many bytes `encoded` has.
+    var encodedBytes: Int {
+        func bytes(_ endpoint: Endpoint) -> Int {
+            switch endpoint.address {
+            case .v4: 1 + 4 + 2
+            case .v6: 1 + 16 + 2
+            }
+        }
+        return 16 + 8 + 4 + 4 + 1 + 1 + (1 + name.utf8.count) + (1 + zone.utf8.count) + 4 + bytes(client)
+            + bytes(cluster) + bytes(admin) + 8 + 2 + 8 + 1
+    }
+
     /// The record on the wire, and what its hash is taken of.
     package var encoded: [UInt8] {
+        var buffer = ByteBuffer(capacity: 160)
+        encode(into: &buffer)
+        return buffer.array()
+    }
+
+    /// What the hash of a record is that has this encoding.
+    static func hash(ofEncoded bytes: UnsafeRawBufferPointer) -> UInt64 { KeyHash.mix(KeyHash.hash(bytes)) }
+
+    func encode(into buffer: inout ByteBuffer) {
         precondition(
             name.utf8.count <= Self.nameBytesMax && zone.utf8.count <= Self.zoneBytesMax,
             "name \(name) or zone \(zone) is too long"
         )
-        var buffer = ByteBuffer(capacity: 160)
         buffer.appendNodeID(id)
         buffer.appendInteger(generation)
         buffer.appendInteger(incarnation)
@@ -269,7 +319,6 @@ extension MemberRecord {
         buffer.appendInteger(protocolVersion)
         buffer.appendInteger(memoryBytes)
         buffer.append(sawThree ? 1 : 0)
-        return buffer.array()
     }
 
     /// Reads a record; bytes after it are ignored.
@@ -322,6 +371,12 @@ extension ByteBuffer {
 extension ByteReader {
     fileprivate mutating func nodeID() throws(MalformedBytes) -> NodeID {
         NodeID(high: try integer(), low: try integer())
+    }
+
+    /// What is left, without reading it.
+    fileprivate func rest() throws(MalformedBytes) -> UnsafeRawBufferPointer {
+        var copy = self
+        return try copy.bytes(remaining)
     }
 
     fileprivate mutating func endpoint() throws(MalformedBytes) -> Endpoint {

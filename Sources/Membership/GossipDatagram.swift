@@ -46,9 +46,11 @@ package enum GossipMessage: Hashable, Sendable {
     case update(sequence: UInt32)
     /// The news is in; my hash now.
     case updated(sequence: UInt32, hash: UInt64)
-    /// Send me your state; my hash is this.
-    case pull(nonce: UInt32, hash: UInt64)
-    /// A part of all records. `parts` 0: too much for datagrams, come by TCP.
+    /// Send me your state; my hash is this. With sums, which are my hash by parts of the id space, only the records of
+    /// those parts that differ; there are none or `MemberTable.bucketCount`.
+    case pull(nonce: UInt32, hash: UInt64, sums: [UInt64])
+    /// A part of all records, or of those that were asked for. `parts` 0: too much for datagrams, come by TCP; with a
+    /// record aboard, ask that member instead.
     case state(nonce: UInt32, part: UInt8, parts: UInt8, hash: UInt64)
     /// A node that looks for its cluster, or a member that looks for lost seeds. Answered by `helloReply` or `refuse`.
     case hello(GossipHello)
@@ -60,6 +62,18 @@ package enum GossipMessage: Hashable, Sendable {
     /// The same as `pull` and `state`, whole, over TCP.
     case exchangeRequest(hash: UInt64)
     case exchangeReply(hash: UInt64)
+}
+
+extension GossipMessage {
+    /// Only who holds the cluster's state says this.
+    var isOfMember: Bool {
+        switch self {
+        case .ping(let probe), .ack(let probe): probe.hash != 0
+        case .update, .updated, .state: true
+        case .hello(let hello), .helloReply(let hello): hello.joined
+        default: false
+        }
+    }
 }
 
 /// The body of `ping` and `ack`.

@@ -152,5 +152,9 @@ extension MemberRecord {
     }
 
     /// Mixed from every field; the same on every node and platform.
-    package var hash: UInt64 { KeyHash.mix(KeyHash.hash(encoded)) }
+    package var hash: UInt64 {
+        var buffer = ByteBuffer(capacity: 160)
+        encode(into: &buffer)
+        return Self.hash(ofEncoded: buffer.bytes)
+    }
 }

@@ -4,6 +4,8 @@ package import ClusterCore
 struct GossipItem: Sendable {
     var id: NodeID
     var transmits: Int
+    /// When it came up.
+    var since: Instant
 }
 
 /// A joiner's first state, part by part.
@@ -15,15 +17,19 @@ struct StatePull: Sendable {
     var received: UInt64 = 0
     var entries: [GossipEntry] = []
     var tries = 1
+    /// How many members have sent it on to another.
+    var redirects = 0
     var deadline: Instant
 }
 
-/// A joiner's wait until its view has held.
+/// A joiner's wait until it knows whom the others know.
 struct JoinSettle: Sendable {
+    /// When the last member came up that was unknown.
     var since: Instant
     let started: Instant
-    /// Up to two members whose hash was equal since then.
-    var agreed: [NodeID] = []
+    /// Up to two members whose hash was equal since then, or whose whole state named nobody unknown. That others go up
+    /// meanwhile, or come under suspicion, keeps hashes apart for seconds where many start at once, and matters not.
+    private(set) var agreed: [NodeID] = []
 
     init(now: Instant) {
         since = now
@@ -33,6 +39,10 @@ struct JoinSettle: Sendable {
     mutating func restart(_ now: Instant) {
         since = now
         agreed = []
+    }
+
+    mutating func agree(_ id: NodeID) {
+        if agreed.count < 2, !agreed.contains(id) { agreed.append(id) }
     }
 
     func deadline(_ configuration: MembershipConfiguration) -> Instant {
@@ -58,8 +68,10 @@ extension Membership {
             guard record.isLiving || (includingDown && record.liveness == .down && !record.isTombstone) else {
                 continue
             }
-            if table.peers[index].outbox == nil { table.peers[index].outbox = Outbox(next: now) }
-            table.peers[index].outbox?.add(id, now: now)
+            table.edit(index) {
+                if $0.outbox == nil { $0.outbox = Outbox(next: now) }
+                $0.outbox?.add(id, now: now)
+            }
         }
     }
 
@@ -73,7 +85,7 @@ extension Membership {
         let transmits = max(configuration.gossipTransmitsMin, 4 * Int(rounds))
         gossip.removeAll { $0.id == id }
         if gossip.isEmpty { nextGossip = now.advanced(byMilliseconds: 1) }
-        gossip.append(GossipItem(id: id, transmits: transmits))
+        gossip.append(GossipItem(id: id, transmits: transmits, since: now))
     }
 
     /// What there is to say of a member: its record, and who accuses it.
@@ -100,14 +112,14 @@ extension Membership {
     private var entryBytesMax: Int { configuration.datagramBytesMax - GossipDatagram.headerBytes - 16 }
 
     mutating func flushOutboxes(_ now: Instant, effects: inout [MembershipEffect]) {
-        for index in table.peers.indices {
+        for index in table.pending {
             guard let next = table.peers[index].outbox?.next, next <= now, var outbox = table.peers[index].outbox else {
                 continue
             }
             if outbox.tries >= configuration.updateTriesMax {
                 // The hashes in pings have to repair it now.
                 statistics.updatesAbandoned &+= 1
-                table.peers[index].outbox = nil
+                table.edit(index) { $0.outbox = nil }
                 continue
             }
             if outbox.tries > 0 { statistics.updatesRetried &+= 1 }
@@ -126,7 +138,7 @@ extension Membership {
             outbox.inFlight = count
             outbox.sequence = makeSequence()
             outbox.next = now.advanced(byMilliseconds: configuration.updateRetryMilliseconds)
-            table.peers[index].outbox = outbox
+            table.edit(index) { $0.outbox = outbox }
             let record = table.peers[index].record
             send(
                 .update(sequence: outbox.sequence),
@@ -148,7 +160,7 @@ extension Membership {
         outbox.sequence = 0
         // What did not fit goes out at once: `flushOutboxes` ends every call.
         outbox.next = Instant(nanoseconds: 0)
-        table.peers[index].outbox = outbox.ids.isEmpty ? nil : outbox
+        table.edit(index) { $0.outbox = outbox.ids.isEmpty ? nil : outbox }
     }
 
     /// A datagram from a member that is held for gone: it is told so, once per probe interval, and will refute or end.
@@ -163,7 +175,7 @@ extension Membership {
         {
             return
         }
-        table.peers[index].tried = now
+        table.edit(index) { $0.tried = now }
         let peer = table.peers[index]
         send(
             .update(sequence: 0),
@@ -185,7 +197,7 @@ extension Membership {
             nextFullExchange = now.advanced(
                 byMilliseconds: jittered(configuration.fullExchangeIntervalMilliseconds * stretch)
             )
-            if let index = livingOthers.randomElement(using: &random) {
+            if let index = randomLivingOthers(1).first {
                 let record = table.peers[index].record
                 pull(from: record.id, at: record.cluster, effects: &effects)
             }
@@ -208,31 +220,38 @@ extension Membership {
         }
     }
 
+    /// For each so many pieces of news that wait, one more datagram goes out.
+    private static let gossipItemsPerDatagram = 32
+
+    /// Drops news that waits for its turn although all have it: the hash has not changed for ten rounds, and another
+    /// member's is the same. After a mass start, the queue would keep every member sending for a minute.
+    private mutating func dropSpreadNews(_ now: Instant) {
+        let wait = 10 * configuration.gossipIntervalMilliseconds
+        guard !gossip.isEmpty, now.milliseconds(since: hashChanged) >= wait else { return }
+        gossip.removeAll { now.milliseconds(since: $0.since) >= wait }
+    }
+
     private mutating func sendGossip(_ now: Instant, effects: inout [MembershipEffect]) {
         // Fresh news first; ties by id, so that nothing depends on how the sort treats equals.
         gossip.sort { $0.transmits != $1.transmits ? $0.transmits > $1.transmits : $0.id < $1.id }
-        var packed: [GossipEntry] = []
-        var bytes = 0
-        var sent = 0
-        for item in gossip {
-            let about = entries(about: item.id, now: now)
-            let size = about.reduce(0) { $0 + $1.encodedBytes }
-            if bytes + size > entryBytesMax { break }
-            bytes += size
-            packed += about
-            sent += 1
+        let receivers = randomLivingOthers(configuration.gossipFanout)
+        // One datagram, as a rule; more where very many change at once, as when all start.
+        let datagrams = min(configuration.gossipDatagramsMax, 1 + gossip.count / Self.gossipItemsPerDatagram)
+        var next = 0
+        for _ in 0..<datagrams where next < gossip.count {
+            var packed: [GossipEntry] = []
+            var bytes = 0
+            while next < gossip.count {
+                let about = entries(about: gossip[next].id, now: now)
+                let size = about.reduce(0) { $0 + $1.encodedBytes }
+                if bytes + size > entryBytesMax { break }
+                bytes += size
+                packed += about
+                gossip[next].transmits -= receivers.count
+                next += 1
+            }
+            sendAlike(.update(sequence: 0), to: receivers, entries: packed, effects: &effects)
         }
-        let receivers = livingOthers.shuffled(using: &random).prefix(configuration.gossipFanout)
-        for index in receivers {
-            send(
-                .update(sequence: 0),
-                to: table.peers[index].record.cluster,
-                target: table.peers[index].record.id,
-                entries: packed,
-                effects: &effects
-            )
-        }
-        for index in 0..<sent { gossip[index].transmits -= receivers.count }
         gossip.removeAll { $0.transmits <= 0 }
         if receivers.isEmpty { gossip.removeAll() }
     }
@@ -249,9 +268,8 @@ extension Membership {
     ) {
         guard stage == .joined, theirs != 0 else { return }
         if theirs == hash {
-            if joinSettle != nil, joinSettle?.agreed.contains(id) == false, (joinSettle?.agreed.count ?? 0) < 2 {
-                joinSettle?.agreed.append(id)
-            }
+            joinSettle?.agree(id)
+            dropSpreadNews(now)
             return
         }
         let difference = KeyHash.fold(theirs ^ KeyHash.seed, hash | 1)
@@ -269,28 +287,78 @@ extension Membership {
             statistics.pullsSuppressed &+= 1
             return
         }
-        if let index { table.peers[index].pulled = (now, difference) }
+        if let index { table.edit(index) { $0.pulled = (now, difference) } }
         pull(from: id, at: endpoint, effects: &effects)
     }
 
     mutating func pull(from id: NodeID, at endpoint: Endpoint, effects: inout [MembershipEffect]) {
         statistics.pulls &+= 1
-        if stateDatagrams > configuration.stateDatagramsMax, let peer = table[id] {
-            effects.append(.pull(from: peer.record.cluster))
-        } else {
-            send(.pull(nonce: 0, hash: gossipedHash), to: endpoint, target: id, effects: &effects)
+        // In a small cluster the sums would be as long as the state.
+        let sums = stage == .joined && table.memberCount >= configuration.directMembersMax ? bucketSums : []
+        send(.pull(nonce: 0, hash: gossipedHash, sums: sums), to: endpoint, target: id, effects: &effects)
+    }
+
+    /// The hash by parts of the id space.
+    private var bucketSums: [UInt64] {
+        var sums = table.bucketSums
+        sums[MemberTable.bucket(of: own.id)] &+= ownHash
+        return sums
+    }
+
+    /// Answers a pull: with the state, or where it lies apart from the asker's.
+    mutating func answerPull(
+        nonce: UInt32,
+        theirs: (hash: UInt64, sums: [UInt64]),
+        to endpoint: Endpoint,
+        target: NodeID,
+        now: Instant,
+        effects: inout [MembershipEffect]
+    ) {
+        guard pullAnswerLimit.take(now) else {
+            if nonce != 0 { sendOn(nonce: nonce, joiner: target, at: endpoint, effects: &effects) }
+            return
+        }
+        if nonce != 0, let index = table.index(of: target) { table.edit(index) { $0.isInside = true } }
+        var differing = UInt64.max
+        if theirs.sums.count == MemberTable.bucketCount {
+            differing = 0
+            for (bucket, sum) in bucketSums.enumerated() where sum != theirs.sums[bucket] {
+                differing |= 1 << UInt64(bucket)
+            }
+            if differing == 0 { return }
+        }
+        sendState(nonce: nonce, buckets: differing, to: endpoint, target: target, now: now, effects: &effects)
+        compare(theirs.hash, with: target, at: endpoint, now: now, effects: &effects)
+    }
+
+    /// Names a joiner another member that can hand it the state: many that start at once shall not wait for the few
+    /// seeds.
+    private mutating func sendOn(
+        nonce: UInt32,
+        joiner: NodeID,
+        at endpoint: Endpoint,
+        effects: inout [MembershipEffect]
+    ) {
+        // Blindly, and not for long: where few can, the joiner tries again later.
+        for _ in 0..<16 where !table.peers.isEmpty {
+            let index = Int.random(in: table.peers.indices, using: &random)
+            let record = table.peers[index].record
+            guard record.isLiving, record.id != joiner, table.peers[index].isInside || record.lifecycle != .joining
+            else {
+                continue
+            }
+            send(
+                .state(nonce: nonce, part: 0, parts: 0, hash: hash),
+                to: endpoint,
+                target: joiner,
+                entries: [.record(record, ageSeconds: 0)],
+                effects: &effects
+            )
+            return
         }
     }
 
-    /// How many datagrams the whole state takes.
-    private var stateDatagrams: Int {
-        let perDatagram = max(1, entryBytesMax / GossipEntry.bytesMax)
-        // Below this, even records of full length fit; above, they are measured.
-        if table.peers.count < perDatagram * configuration.stateDatagramsMax { return 1 }
-        return packedState(Instant(nanoseconds: 0)).count
-    }
-
-    private func packedState(_ now: Instant) -> [[GossipEntry]] {
+    private func packedState(_ now: Instant, buckets: UInt64 = .max) -> [[GossipEntry]] {
         var parts: [[GossipEntry]] = [[]]
         var bytes = 0
         func add(_ entry: GossipEntry) {
@@ -302,19 +370,23 @@ extension Membership {
             bytes += size
             parts[parts.count - 1].append(entry)
         }
-        add(.record(own, ageSeconds: 0))
-        for peer in table.peers { add(entry(for: peer, now: now)) }
+        func isWanted(_ id: NodeID) -> Bool { buckets >> UInt64(MemberTable.bucket(of: id)) & 1 != 0 }
+        if isWanted(own.id) { add(.record(own, ageSeconds: 0)) }
+        for index in table.peers.indices where isWanted(table.peers[index].record.id) {
+            add(entry(for: table.peers[index], now: now))
+        }
         return parts
     }
 
-    mutating func sendState(
+    private mutating func sendState(
         nonce: UInt32,
+        buckets: UInt64,
         to endpoint: Endpoint,
         target: NodeID,
         now: Instant,
         effects: inout [MembershipEffect]
     ) {
-        let parts = packedState(now)
+        let parts = packedState(now, buckets: buckets)
         guard parts.count <= configuration.stateDatagramsMax else {
             send(.state(nonce: nonce, part: 0, parts: 0, hash: hash), to: endpoint, target: target, effects: &effects)
             return
@@ -346,7 +418,7 @@ extension Membership {
     ) -> [UInt8] {
         guard stage == .joined || stage == .seeking else { return [] }
         noteLateness(now)
-        guard let datagram = try? GossipDatagram(decoding: bytes) else {
+        guard let datagram = try? GossipDatagram(decoding: bytes, leavingOut: { table.holds($0, hash: $1) }) else {
             statistics.malformed &+= 1
             return []
         }
@@ -381,9 +453,17 @@ extension Membership {
     }
 
     private mutating func learn(all datagram: GossipDatagram, now: Instant, effects: inout [MembershipEffect]) {
+        let before = newMembers
         for entry in datagram.entries where stage == .joined {
             learn(entry, from: datagram.sender, now: now, effects: &effects)
         }
+        // Who still seeks has no state to tell.
+        let isWhole =
+            switch datagram.message {
+            case .exchangeRequest(let hash), .exchangeReply(let hash): hash != 0
+            default: false
+            }
+        if isWhole, newMembers == before { joinSettle?.agree(datagram.sender) }
     }
 
     private func encodedExchange(_ message: GossipMessage, target: NodeID?, now: Instant) -> [UInt8] {

@@ -55,7 +55,12 @@ extension Membership {
                 joinPull?.received = 0
                 joinPull?.entries = []
                 joinPull?.deadline = now.advanced(byMilliseconds: configuration.seedRetryMilliseconds)
-                send(.pull(nonce: pull.nonce, hash: 0), to: pull.endpoint, target: pull.peer, effects: &effects)
+                send(
+                    .pull(nonce: pull.nonce, hash: 0, sums: []),
+                    to: pull.endpoint,
+                    target: pull.peer,
+                    effects: &effects
+                )
             } else {
                 joinPull = nil
             }
@@ -356,7 +361,7 @@ extension Membership {
             nonce: nonce,
             deadline: now.advanced(byMilliseconds: configuration.seedRetryMilliseconds)
         )
-        send(.pull(nonce: nonce, hash: 0), to: endpoint, target: peer, effects: &effects)
+        send(.pull(nonce: nonce, hash: 0, sums: []), to: endpoint, target: peer, effects: &effects)
     }
 
     mutating func receiveState(
@@ -377,6 +382,13 @@ extension Membership {
             return
         }
         if parts == 0 {
+            if case .record(let other, _)? = entries.first {
+                guard pull.redirects < configuration.joinRedirectsMax else { return }
+                joinPull = nil
+                beginJoining(other.id, at: other.cluster, effects: &effects, now: now)
+                joinPull?.redirects = pull.redirects + 1
+                return
+            }
             effects.append(.pull(from: endpoint))
             joinPull?.deadline = now.advanced(byMilliseconds: configuration.seedRetryMostMilliseconds)
             return

@@ -25,7 +25,7 @@ extension Membership {
             guard stage == .joined, accuser != own.id, let index = table.index(of: subject) else { return }
             let record = table.peers[index].record
             guard record.generation == generation, record.incarnation == incarnation else { return }
-            if table.peers[index].suspicion?.add(accuser) == true {
+            if table.edit(index, { $0.suspicion?.add(accuser) }) == true {
                 forward(subject, now: now)
                 // A second opinion at once: it confirms within a probe, or it refutes.
                 // In a large cluster by some only, three times as many as are needed.
@@ -66,7 +66,8 @@ extension Membership {
             // The subject is asked, with the verdict aboard, and has a probe's time to refute before it counts.
             if table.peers[index].verdict == nil {
                 let deadline = now.advanced(byMilliseconds: configuration.probeEndMilliseconds)
-                table.peers[index].verdict = Verdict(record: merged, deadline: deadline)
+                let verdict = Verdict(record: merged, deadline: deadline)
+                table.edit(index) { $0.verdict = verdict }
                 probes.removeAll { $0.subject == record.id }
                 startProbe(of: record.id, now: now, effects: &effects)
             }
@@ -86,6 +87,8 @@ extension Membership {
         effects: inout [MembershipEffect]
     ) {
         let index = table.insert(record)
+        newMembers += 1
+        if !record.isTombstone { joinSettle?.restart(now) }
         settle(index, ageSeconds: ageSeconds, now: now)
         hasChanged = true
         scheduleProbe(of: record.id)
@@ -109,17 +112,22 @@ extension Membership {
         hasChanged = true
         let isRestart = record.generation != known.generation
         if isRestart {
-            table.peers[index].outbox = nil
-            table.peers[index].tried = nil
-            table.peers[index].pulled = nil
+            newMembers += 1
+            joinSettle?.restart(now)
+            table.edit(index) {
+                $0.outbox = nil
+                $0.tried = nil
+                $0.pulled = nil
+                $0.isInside = false
+            }
             probes.removeAll { $0.subject == record.id }
         }
         let isNewEvidence = isRestart || record.incarnation != known.incarnation
-        if isNewEvidence || record.liveness != known.liveness { table.peers[index].suspicion = nil }
+        if isNewEvidence || record.liveness != known.liveness { table.edit(index) { $0.suspicion = nil } }
         if let verdict = table.peers[index].verdict,
             isRestart || record.incarnation > verdict.record.incarnation || !record.isLiving
         {
-            table.peers[index].verdict = nil
+            table.edit(index) { $0.verdict = nil }
         }
         settle(index, ageSeconds: ageSeconds, now: now)
         if record.isTombstone {
@@ -147,28 +155,27 @@ extension Membership {
 
     /// What a record's state demands of what is kept beside it.
     private mutating func settle(_ index: Int, ageSeconds: UInt32, now: Instant) {
-        let record = table.peers[index].record
-        if record.isTombstone {
-            table.peers[index].suspicion = nil
-            table.peers[index].verdict = nil
-            // One that goes still has to acknowledge nothing; what waits for it is dropped.
-            table.peers[index].outbox = nil
-            if table.peers[index].expires == nil {
-                let total = configuration.tombstoneMilliseconds
-                let left = max(1, total - min(total, UInt64(ageSeconds) * 1000))
-                table.peers[index].expires = now.advanced(byMilliseconds: left)
+        let total = configuration.tombstoneMilliseconds
+        let left = max(1, total - min(total, UInt64(ageSeconds) * 1000))
+        table.edit(index) { peer in
+            if peer.record.isTombstone {
+                peer.suspicion = nil
+                peer.verdict = nil
+                // One that goes still has to acknowledge nothing; what waits for it is dropped.
+                peer.outbox = nil
+                if peer.expires == nil { peer.expires = now.advanced(byMilliseconds: left) }
+                return
             }
-            return
-        }
-        table.peers[index].expires = nil
-        switch record.liveness {
-        case .alive, .forgotten: table.peers[index].lost = nil
-        case .suspect:
-            table.peers[index].lost = nil
-            if table.peers[index].suspicion == nil { table.peers[index].suspicion = Suspicion(since: now) }
-        case .down:
-            if table.peers[index].lost == nil { table.peers[index].lost = now }
-            table.peers[index].outbox = nil
+            peer.expires = nil
+            switch peer.record.liveness {
+            case .alive, .forgotten: peer.lost = nil
+            case .suspect:
+                peer.lost = nil
+                if peer.suspicion == nil { peer.suspicion = Suspicion(since: now) }
+            case .down:
+                if peer.lost == nil { peer.lost = now }
+                peer.outbox = nil
+            }
         }
     }
 

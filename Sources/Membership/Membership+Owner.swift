@@ -65,7 +65,7 @@ extension Membership {
     package var hasSaidFarewell: Bool {
         switch stage {
         case .stopped: true
-        case .leaving: table.peers.allSatisfy { $0.outbox == nil }
+        case .leaving: table.pending.allSatisfy { table.peers[$0].outbox == nil }
         case .seeking, .joined: false
         }
     }

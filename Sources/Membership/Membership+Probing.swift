@@ -39,6 +39,21 @@ extension Membership {
     /// The places of the living others in the table.
     var livingOthers: [Int] { table.indices { $0.record.isLiving } }
 
+    /// The places of so many of the living others, by chance; fewer where there are fewer.
+    mutating func randomLivingOthers(_ count: Int) -> [Int] {
+        // Drawing blindly is quick where many are alive, and does without a look at all.
+        if table.peers.count > 64, table.aliveCount >= table.peers.count / 2, count <= 8 {
+            var found: [Int] = []
+            while found.count < count {
+                let index = Int.random(in: table.peers.indices, using: &random)
+                if table.peers[index].record.isLiving, !found.contains(index) { found.append(index) }
+            }
+            return found
+        }
+        if count == 1 { return livingOthers.randomElement(using: &random).map { [$0] } ?? [] }
+        return Array(livingOthers.shuffled(using: &random).prefix(count))
+    }
+
     /// Who could confirm an accusation: all that are well, this node included, but for the first accuser.
     var opinionCount: Int { aliveCount - 1 }
 
@@ -187,7 +202,7 @@ extension Membership {
             record.liveness = .suspect
             apply(record, at: index, by: own.id, now: now, effects: &effects)
         }
-        if table.peers[index].suspicion?.add(own.id) == true { tell(record.id, now: now) }
+        if table.edit(index, { $0.suspicion?.add(own.id) }) == true { tell(record.id, now: now) }
     }
 
     /// Each member once, in an order drawn anew for each round: bounds the time until any is probed.
@@ -219,7 +234,7 @@ extension Membership {
             return left != right ? left < right : ($0.lost ?? zero) > ($1.lost ?? zero)
         }
         guard let chosen, let index = table.index(of: chosen.record.id) else { return }
-        table.peers[index].tried = now
+        table.edit(index) { $0.tried = now }
         startProbe(of: chosen.record.id, now: now, effects: &effects)
     }
 
@@ -273,18 +288,20 @@ extension Membership {
     // MARK: Convictions
 
     mutating func advanceConvictions(to now: Instant, effects: inout [MembershipEffect]) {
-        for index in table.peers.indices.reversed() {
-            if let expires = table.peers[index].expires, expires <= now {
+        if table.firstExpiry <= now {
+            for index in table.indices(where: { ($0.expires ?? .distantFuture) <= now }).reversed() {
                 table.remove(at: index)
-            } else if let verdict = table.peers[index].verdict, verdict.deadline <= now {
-                let peer = table.peers[index]
-                table.peers[index].verdict = nil
-                apply(peer.record.merged(with: verdict.record), at: index, by: nil, now: now, effects: &effects)
             }
+        }
+        for index in table.pending.reversed() {
+            guard let verdict = table.peers[index].verdict, verdict.deadline <= now else { continue }
+            let record = table.peers[index].record
+            table.edit(index) { $0.verdict = nil }
+            apply(record.merged(with: verdict.record), at: index, by: nil, now: now, effects: &effects)
         }
         // Counted after the verdicts, which take opinions away; a conviction takes none, for a suspect had none.
         let opinions = opinionCount
-        for index in table.peers.indices {
+        for index in table.pending {
             guard let suspicion = table.peers[index].suspicion, deadline(of: suspicion, opinions: opinions) <= now
             else {
                 continue
@@ -304,9 +321,11 @@ extension Membership {
         worsenHealth(by: 1)
         probes.removeAll()
         relays.removeAll()
-        for index in table.peers.indices {
-            table.peers[index].suspicion?.since = now
-            table.peers[index].verdict?.deadline = now.advanced(byMilliseconds: configuration.probeEndMilliseconds)
+        for index in table.pending {
+            table.edit(index) {
+                $0.suspicion?.since = now
+                $0.verdict?.deadline = now.advanced(byMilliseconds: configuration.probeEndMilliseconds)
+            }
         }
         let least = Suspicion.leastMilliseconds(members: table.memberCount + 1, configuration: configuration)
         if milliseconds >= least {

@@ -42,7 +42,7 @@ package struct Membership: Sendable {
     var contacts: SeedContacts
     /// The node's own record; its liveness is `alive` until it says farewell.
     var own: MemberRecord { didSet { ownHash = own.isTombstone ? 0 : own.hash } }
-    private var ownHash: UInt64
+    private(set) var ownHash: UInt64
 
     /// Counts since the start.
     package internal(set) var statistics = MembershipStatistics()
@@ -76,6 +76,12 @@ package struct Membership: Sendable {
     var latenessNanoseconds: UInt64 = 0
     var hasChanged = false
     private var lastHash: UInt64 = 0
+    /// When the hash changed last.
+    var hashChanged: Instant
+    /// Counts members that were unknown, or known in a lower generation.
+    var newMembers: UInt64 = 0
+    /// When there is something to do about a member; counts unless `table.isPendingChanged`.
+    private var pendingDeadline = Instant.distantFuture
 
     /// - Parameters:
     ///   - own: the node's record, `joining` and `alive`; its generation must be on disk.
@@ -97,6 +103,7 @@ package struct Membership: Sendable {
         self.ownHash = own.hash
         self.random = Xoshiro256(seed: randomSeed)
         self.started = now
+        self.hashChanged = now
         self.contacts = SeedContacts(
             seeds: seeds,
             remembered: remembered,
@@ -145,6 +152,9 @@ package struct Membership: Sendable {
     /// nodes forget them at slightly different times.
     package var hash: UInt64 { table.hashSum &+ ownHash }
 
+    /// How many members are up and not given up, this node included: as many as are in the ring.
+    package var upCount: Int { table.upCount + (own.lifecycle == .up && own.isLiving ? 1 : 0) }
+
     /// Whether any owner has ever said that it saw three members up.
     package var sawThree: Bool { own.sawThree || table.peers.contains { $0.record.sawThree } }
 
@@ -163,7 +173,7 @@ package struct Membership: Sendable {
         switch stage {
         case .stopped: return .distantFuture
         case .leaving:
-            for index in table.peers.indices { if let next = table.peers[index].outbox?.next { fold(next) } }
+            for index in table.pending { if let next = table.peers[index].outbox?.next { fold(next) } }
             return deadline
         case .seeking:
             fold(contacts.nextDeadline)
@@ -187,12 +197,20 @@ package struct Membership: Sendable {
         if let twin { fold(twin.deadline) }
         for probe in probes { fold(probe.next) }
         for relay in relays { fold(relay.nackAt ?? relay.endsAt) }
+        fold(table.firstExpiry)
+        fold(table.isPendingChanged ? foundPendingDeadline : pendingDeadline)
+        return deadline
+    }
+
+    private var foundPendingDeadline: Instant {
+        var deadline = Instant.distantFuture
         let opinions = opinionCount
-        for index in table.peers.indices {
-            if let next = table.peers[index].outbox?.next { fold(next) }
-            if let deadline = table.peers[index].verdict?.deadline { fold(deadline) }
-            if let expires = table.peers[index].expires { fold(expires) }
-            if let suspicion = table.peers[index].suspicion { fold(self.deadline(of: suspicion, opinions: opinions)) }
+        for index in table.pending {
+            if let next = table.peers[index].outbox?.next { deadline = min(deadline, next) }
+            if let next = table.peers[index].verdict?.deadline { deadline = min(deadline, next) }
+            if let suspicion = table.peers[index].suspicion {
+                deadline = min(deadline, self.deadline(of: suspicion, opinions: opinions))
+            }
         }
         return deadline
     }
@@ -209,7 +227,7 @@ package struct Membership: Sendable {
         guard stage != .stopped else { return }
         noteLateness(now)
         statistics.datagramsReceived &+= 1
-        guard let datagram = try? GossipDatagram(decoding: bytes) else {
+        guard let datagram = try? GossipDatagram(decoding: bytes, leavingOut: { table.holds($0, hash: $1) }) else {
             statistics.malformed &+= 1
             return
         }
@@ -241,6 +259,7 @@ package struct Membership: Sendable {
             return
         }
         if let index = table.index(of: datagram.sender) {
+            if !table.peers[index].isInside, datagram.message.isOfMember { table.edit(index) { $0.isInside = true } }
             let record = table.peers[index].record
             if record.generation == datagram.senderGeneration {
                 if record.isTombstone || record.liveness == .down {
@@ -286,10 +305,16 @@ package struct Membership: Sendable {
         case .updated(let sequence, let hash):
             updated(by: datagram.sender, sequence: sequence)
             compare(hash, with: datagram.sender, at: endpoint, now: now, effects: &effects)
-        case .pull(let nonce, let hash):
-            if stage == .joined, pullAnswerLimit.take(now) {
-                sendState(nonce: nonce, to: endpoint, target: datagram.sender, now: now, effects: &effects)
-                compare(hash, with: datagram.sender, at: endpoint, now: now, effects: &effects)
+        case .pull(let nonce, let hash, let sums):
+            if stage == .joined {
+                answerPull(
+                    nonce: nonce,
+                    theirs: (hash, sums),
+                    to: endpoint,
+                    target: datagram.sender,
+                    now: now,
+                    effects: &effects
+                )
             }
         case .state(let nonce, let part, let parts, _):
             receiveState(
@@ -348,7 +373,11 @@ package struct Membership: Sendable {
         if stage == .joined || stage == .leaving { flushOutboxes(now, effects: &effects) }
         if hash != lastHash {
             lastHash = hash
-            joinSettle?.restart(now)
+            hashChanged = now
+        }
+        if table.isPendingChanged {
+            pendingDeadline = foundPendingDeadline
+            table.isPendingChanged = false
         }
         if hasChanged {
             hasChanged = false
@@ -381,6 +410,32 @@ package struct Membership: Sendable {
         statistics.datagramsSent &+= 1
         statistics.bytesSent &+= UInt64(bytes.count)
         effects.append(.send(bytes, to: endpoint))
+    }
+
+    /// Sends one message to several members; it is encoded once.
+    mutating func sendAlike(
+        _ message: GossipMessage,
+        to indices: [Int],
+        entries: [GossipEntry],
+        effects: inout [MembershipEffect]
+    ) {
+        guard let first = indices.first else { return }
+        let datagram = GossipDatagram(
+            clusterTag: clusterTag,
+            sender: own.id,
+            senderGeneration: own.generation,
+            target: table.peers[first].record.id,
+            message: message,
+            entries: entries
+        )
+        var bytes = datagram.encoded()
+        precondition(bytes.count <= configuration.datagramBytesMax, "a datagram of \(bytes.count) bytes")
+        for index in indices {
+            GossipDatagram.readdress(&bytes, to: table.peers[index].record.id)
+            statistics.datagramsSent &+= 1
+            statistics.bytesSent &+= UInt64(bytes.count)
+            effects.append(.send(bytes, to: table.peers[index].record.cluster))
+        }
     }
 
     mutating func makeSequence() -> UInt32 {

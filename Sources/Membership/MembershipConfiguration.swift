@@ -29,6 +29,8 @@ package struct MembershipConfiguration: Hashable, Sendable {
     package var gossipIntervalMilliseconds: UInt64 = 100
     /// To so many random members.
     package var gossipFanout = 3
+    /// To each of them so many datagrams per interval at most, where there is news of hundreds.
+    package var gossipDatagramsMax = 4
     /// So many times at least, 4·⌈log10(N+1)⌉ in large clusters.
     package var gossipTransmitsMin = 8
 
@@ -56,6 +58,8 @@ package struct MembershipConfiguration: Hashable, Sendable {
     package var joinSettleMilliseconds: UInt64 = 200
     /// Or after this time, for in a cluster with much change hashes never hold.
     package var joinSettleMostMilliseconds: UInt64 = 5000
+    /// How many members one after the other may send a joiner on before it waits for the next try.
+    package var joinRedirectsMax = 8
     /// Seeds plus resolved addresses plus remembered peers that are kept.
     package var contactsMax = 64
 
@@ -68,7 +72,8 @@ package struct MembershipConfiguration: Hashable, Sendable {
     /// Pulls a second, by all peers together, and the burst that may run ahead.
     package var pullsPerSecond: UInt64 = 2
     package var pullsBurst: UInt64 = 8
-    /// Answers to pulls a second, and the burst: what a stranger can make a node send.
+    /// Answers to pulls a second, and the burst: what a stranger can make a node send. A joiner beyond that is sent on to
+    /// another member.
     package var pullAnswersPerSecond: UInt64 = 40
     package var pullAnswersBurst: UInt64 = 80
     /// A state of more datagrams than this goes over TCP; at most 64.
@@ -126,8 +131,9 @@ package struct MembershipConfiguration: Hashable, Sendable {
         try require((1...64).contains(stateDatagramsMax), "stateDatagramsMax is 1 to 64, not \(stateDatagramsMax)")
         try require(
             healthMax >= 0 && healthMax <= 100 && indirectProbeCount >= 0 && gossipFanout > 0 && updateTriesMax > 0
-                && gossipTransmitsMin > 0 && contactsMax > 0 && tombstonesMax >= 0
-                && recordsMax > tombstonesMax && lostSeedTriesMax > 0 && pullsBurst > 0 && pullAnswersBurst > 0,
+                && gossipTransmitsMin > 0 && gossipDatagramsMax > 0 && contactsMax > 0 && tombstonesMax >= 0
+                && recordsMax > tombstonesMax && joinRedirectsMax >= 0 && lostSeedTriesMax > 0 && pullsBurst > 0
+                && pullAnswersBurst > 0,
             "counts must be positive, healthMax at most 100, recordsMax above tombstonesMax"
         )
     }

@@ -8,6 +8,8 @@ import Membership
 package struct GossipFigures {
     /// What is measured; the unit is that of `unit`.
     package enum Figure: String, CaseIterable, Sendable {
+        /// The start of all members with one seed, until all agree that all are up.
+        case formation
         /// A joiner's statement that it is up, until all know it.
         case join
         /// A member's statement that it has left, until all know it.
@@ -16,7 +18,8 @@ package struct GossipFigures {
         case crash
         /// The end of a split into halves, until all agree that all are up. Seeds are on one side.
         case heal
-        /// The start of the last of all members, which stopped together, until all agree that all are up.
+        /// The start of the last of all members, which stopped together, until all agree that all are up; never where
+        /// one is held for down meanwhile.
         case restart
         /// Bytes a second that a member sends while nothing happens: payload, and 28 for IPv4 and UDP.
         case idle
@@ -29,7 +32,7 @@ package struct GossipFigures {
 
         package var unit: String {
             switch self {
-            case .join, .leave, .crash, .heal, .restart: "ms"
+            case .formation, .join, .leave, .crash, .heal, .restart: "ms"
             case .idle: "B/s"
             case .flapping: "a minute"
             case .stalls: "convictions"
@@ -43,6 +46,8 @@ package struct GossipFigures {
     private let settled: GossipSimulator
     /// From the start of all members with three seeds to one ring, in milliseconds.
     package let formationMilliseconds: Double
+    /// How many sizes of the ring any member saw meanwhile, by the members that it held for up.
+    package let formationRingSizes: Int
 
     /// Forms a cluster; nil where it does not within two minutes of virtual time.
     package init?(count: Int, rules: GossipRules, lossPercent: Int, seed: UInt64) {
@@ -57,6 +62,7 @@ package struct GossipFigures {
         )
         guard let time = simulator.run(limitMilliseconds: 120_000, until: { $0.agrees(up: count) }) else { return nil }
         formationMilliseconds = time
+        formationRingSizes = simulator.ringSizes.count
         simulator.run(milliseconds: 10_000)
         simulator.network = GossipSimulator.Network(lossPercent: lossPercent)
         settled = simulator
@@ -69,6 +75,7 @@ package struct GossipFigures {
         simulator.reseed(random.next())
         simulator.run(milliseconds: UInt64.random(in: 0...1000, using: &random))
         switch figure {
+        case .formation: return form(&random)
         case .join: return join(&simulator)
         case .leave:
             let index = Int.random(in: 0..<count, using: &random)
@@ -101,6 +108,17 @@ package struct GossipFigures {
             }
             return true
         }
+    }
+
+    private func form(_ random: inout Xoshiro256) -> Double? {
+        var simulator = GossipSimulator.cluster(
+            count,
+            seedCount: 1,
+            seed: random.next(),
+            configuration: settled.nodes[0].configuration
+        )
+        simulator.network = GossipSimulator.Network(lossPercent: lossPercent)
+        return simulator.run(limitMilliseconds: 240_000) { $0.agrees(up: self.count) }
     }
 
     private func join(_ simulator: inout GossipSimulator) -> Double? {
@@ -137,7 +155,13 @@ package struct GossipFigures {
             }
             simulator.start(index, remembered: remembered.filter { $0 != GossipSimulator.endpoint(index) })
         }
-        return simulator.run(limitMilliseconds: 240_000) { $0.agrees(up: self.count) }
+        let began = simulator.now
+        let time = simulator.run(limitMilliseconds: 240_000) { $0.agrees(up: self.count) }
+        // Nobody is to be held for down, not even for a while.
+        let isWronged = simulator.nodes.contains { node in
+            node.events.contains { if case .down = $0.event { $0.at >= began } else { false } }
+        }
+        return isWronged ? nil : time
     }
 
     private func idle(_ simulator: inout GossipSimulator) -> Double? {

@@ -19,6 +19,7 @@ package enum GossipRules: String, CaseIterable, Sendable {
             configuration.directMembersMax = 0
             configuration.gossipIntervalMilliseconds = 200
             configuration.gossipTransmitsMin = 1
+            configuration.gossipDatagramsMax = 1
             configuration.suspicionConfirmations = 3
             configuration.pullsPerSecond = 0
             configuration.pullsBurst = 0

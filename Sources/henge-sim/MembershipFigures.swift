@@ -50,7 +50,8 @@ struct MembershipFigures: ParsableCommand {
                     continue
                 }
                 print(
-                    "\(count) \(rules.rawValue) formation: \(Int(measure.formationMilliseconds)) ms;"
+                    "\(count) \(rules.rawValue) formed: \(Int(measure.formationMilliseconds)) ms,"
+                        + " \(measure.formationRingSizes) ring sizes seen;"
                         + " took \(began.duration(to: clock.now))"
                 )
                 for figure in figure.isEmpty ? GossipFigures.Figure.allCases : figure {

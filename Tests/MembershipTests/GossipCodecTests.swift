@@ -66,7 +66,9 @@ enum Samples {
         case 4: return .nack(sequence: number)
         case 5: return .update(sequence: number)
         case 6: return .updated(sequence: number, hash: random.next())
-        case 7: return .pull(nonce: number, hash: random.next())
+        case 7:
+            let sums = Bool.random(using: &random) ? (0..<64).map { _ in random.next() } : []
+            return .pull(nonce: number, hash: random.next(), sums: sums)
         case 8:
             let parts = UInt8.random(in: 0...64, using: &random)
             let part = parts == 0 ? 0 : UInt8.random(in: 0..<parts, using: &random)
@@ -131,6 +133,14 @@ enum Samples {
 }
 
 @Suite struct `Gossip codec` {
+    @Test func `a record says how many bytes it takes`() {
+        var random = Xoshiro256(seed: 12)
+        for _ in 0..<200 {
+            let record = Samples.record(&random)
+            #expect(record.encodedBytes == record.encoded.count)
+        }
+    }
+
     @Test func `what is encoded decodes to the same`() throws {
         var random = Xoshiro256(seed: 1)
         for round in 0..<5000 {
