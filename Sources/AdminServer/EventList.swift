@@ -21,7 +21,7 @@ package struct EventReport: Codable, Hashable, Sendable {
     /// Milliseconds since 1970 by the node's clock.
     package var unixMilliseconds: UInt64
     /// `joined`, `suspected`, `refuted`, `down`, `left`, `forgotten`, `refuted-own`, `stalled`, `rejected-cluster`,
-    /// `rejected-name`, `configuration-differs` or `keys-changed`; later versions may have more.
+    /// `rejected-name`, `configuration-differs` `keys-changed`, `udp-blocked` or `udp-passes`; later versions may have more.
     package var type: String
     /// The name of the member that it is about; nil where it is about the node itself or a stranger.
     package var member: String?

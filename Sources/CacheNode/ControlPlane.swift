@@ -51,6 +51,8 @@ package struct ControlConfiguration: Sendable {
 /// What the shell has to do after a call.
 package enum ControlEffect {
     case datagram([UInt8], to: Endpoint)
+    /// Gossip over TCP: on the connection on which some came from there, or one of its own.
+    case stream([UInt8], to: Endpoint)
     /// Look a name up, and answer with `resolved`.
     case resolve(HostAndPort)
     /// Exchange membership over TCP with whoever is there.
@@ -291,15 +293,17 @@ package struct ControlPlane {
 
     // MARK: - Events
 
+    /// Gossip; `isStreamed`: over TCP.
     package mutating func receive(
         datagram: UnsafeRawBufferPointer,
         from endpoint: Endpoint,
+        isStreamed: Bool = false,
         now: Now,
         outbox: inout Outbox,
         effects: inout [ControlEffect]
     ) {
         var words: [MembershipEffect] = []
-        membership.receive(datagram, from: endpoint, now: now.instant, effects: &words)
+        membership.receive(datagram, from: endpoint, isStreamed: isStreamed, now: now.instant, effects: &words)
         follow(words, now, &outbox, &effects)
     }
 
@@ -580,6 +584,7 @@ package struct ControlPlane {
         for word in words {
             switch word {
             case .send(let bytes, let endpoint): effects.append(.datagram(bytes, to: endpoint))
+            case .stream(let bytes, let endpoint): effects.append(.stream(bytes, to: endpoint))
             case .resolve(let seed): effects.append(.resolve(seed))
             case .pull(let endpoint): effects.append(.pull(from: endpoint))
             case .changed: refreshMembers(now, &outbox, &effects)

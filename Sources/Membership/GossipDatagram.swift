@@ -65,6 +65,14 @@ package enum GossipMessage: Hashable, Sendable {
 }
 
 extension GossipMessage {
+    /// It comes back only if what it answers has arrived.
+    var isAnswer: Bool {
+        switch self {
+        case .ack, .helloReply, .updated, .indirectAck, .nack: true
+        default: false
+        }
+    }
+
     /// Only who holds the cluster's state says this.
     var isOfMember: Bool {
         switch self {

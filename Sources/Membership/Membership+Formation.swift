@@ -96,6 +96,11 @@ extension Membership {
         contacts.contacts[index].backoffMilliseconds = backoff
         contacts.contacts[index].nextTry = now.advanced(byMilliseconds: max(1, jittered(backoff)))
         sendHello(to: contact.endpoint, nonce: contact.nonce, seesReceiver: contact.answer != nil, effects: &effects)
+        // Silent for a while: UDP may be what does not pass.
+        if backoff > configuration.seedRetryMilliseconds * 2 {
+            let hello = makeHello(nonce: contact.nonce, seesReceiver: contact.answer != nil)
+            stream(.hello(hello), to: contact.endpoint, target: nil, effects: &effects)
+        }
     }
 
     private func isFresh(_ answer: SeedAnswer?, now: Instant) -> Bool {

@@ -115,6 +115,10 @@ extension Membership {
     private mutating func askOthers(_ index: Int, now: Instant, effects: inout [MembershipEffect]) {
         probes[index].indirectAt = nil
         let probe = probes[index]
+        if let record = table[probe.subject]?.record {
+            let ping = GossipProbe(sequence: probe.sequence, hash: gossipedHash)
+            stream(.ping(ping), to: record.cluster, target: record.id, effects: &effects)
+        }
         let candidates = table.indices {
             $0.record.liveness == .alive && !$0.record.isTombstone && $0.record.id != probe.subject
         }
@@ -141,6 +145,7 @@ extension Membership {
     ) {
         if let index = probes.firstIndex(where: { $0.sequence == sequence && $0.subject == id }) {
             if probes[index].endsAt > now { health = max(0, health - 1) }
+            if streamedFrom != nil { statistics.probesRescued &+= 1 }
             probes.remove(at: index)
         } else if let index = relays.firstIndex(where: { $0.sequence == sequence && $0.subject == id }) {
             let relay = relays.remove(at: index)

@@ -71,7 +71,12 @@ package struct Membership: Sendable {
     /// Addresses of foreign clusters' nodes that were logged, the last ones.
     var foreignLogged: [Endpoint] = []
 
+    /// Where UDP does not pass.
+    var streamed = StreamedEndpoints()
+
     // Within one call.
+    /// Where the datagram came from that is being answered, if it came over TCP: the answer goes back that way.
+    var streamedFrom: Endpoint?
     /// The longest that a deadline had to wait since the last `advance`, in nanoseconds.
     var latenessNanoseconds: UInt64 = 0
     var hasChanged = false
@@ -217,14 +222,17 @@ package struct Membership: Sendable {
 
     // MARK: What comes in
 
-    /// Takes a datagram. What does not decode, is of another cluster or meant for another node is counted and dropped.
+    /// Takes a datagram; `isStreamed`: it came over TCP. What does not decode, is of another cluster or meant for another node is counted and dropped.
     package mutating func receive(
         _ bytes: UnsafeRawBufferPointer,
         from endpoint: Endpoint,
+        isStreamed: Bool = false,
         now: Instant,
         effects: inout [MembershipEffect]
     ) {
         guard stage != .stopped else { return }
+        streamedFrom = isStreamed ? endpoint : nil
+        defer { streamedFrom = nil }
         noteLateness(now)
         statistics.datagramsReceived &+= 1
         guard let datagram = try? GossipDatagram(decoding: bytes, leavingOut: { table.holds($0, hash: $1) }) else {
@@ -240,8 +248,29 @@ package struct Membership: Sendable {
             statistics.wrongTarget &+= 1
             return
         }
+        noteWay(of: datagram, from: endpoint, isStreamed: isStreamed, effects: &effects)
         receive(datagram, from: endpoint, now: now, effects: &effects)
         finish(now, effects: &effects)
+    }
+
+    /// Learns from the way that a datagram took.
+    private mutating func noteWay(
+        of datagram: GossipDatagram,
+        from endpoint: Endpoint,
+        isStreamed: Bool,
+        effects: inout [MembershipEffect]
+    ) {
+        let name = table[datagram.sender]?.record.name
+        if isStreamed {
+            statistics.streamsReceived &+= 1
+            // A hello goes over TCP only after those by UDP stayed without an answer, and what follows cannot wait.
+            let isProof = if case .helloReply = datagram.message { true } else { false }
+            if streamed.noteStreamed(endpoint, isProof: isProof) {
+                effects.append(.event(.datagramsBlocked(name: name, at: endpoint)))
+            }
+        } else if datagram.message.isAnswer, streamed.notePassed(endpoint) {
+            effects.append(.event(.datagramsPass(name: name, at: endpoint)))
+        }
     }
 
     private mutating func receive(
@@ -407,9 +436,42 @@ package struct Membership: Sendable {
         )
         let bytes = datagram.encoded()
         precondition(bytes.count <= configuration.datagramBytesMax, "a datagram of \(bytes.count) bytes")
-        statistics.datagramsSent &+= 1
+        emit(bytes, to: endpoint, effects: &effects)
+        // Whether UDP passes again shows in an answer to a ping.
+        if case .ping = message, streamed.contains(endpoint) {
+            statistics.datagramsSent &+= 1
+            effects.append(.send(bytes, to: endpoint))
+        }
+    }
+
+    private mutating func emit(_ bytes: [UInt8], to endpoint: Endpoint, effects: inout [MembershipEffect]) {
         statistics.bytesSent &+= UInt64(bytes.count)
-        effects.append(.send(bytes, to: endpoint))
+        if endpoint == streamedFrom || streamed.contains(endpoint) {
+            statistics.streamsSent &+= 1
+            effects.append(.stream(bytes, to: endpoint))
+        } else {
+            statistics.datagramsSent &+= 1
+            effects.append(.send(bytes, to: endpoint))
+        }
+    }
+
+    /// Sends a message over TCP, beside whatever went by UDP.
+    mutating func stream(
+        _ message: GossipMessage,
+        to endpoint: Endpoint,
+        target: NodeID?,
+        effects: inout [MembershipEffect]
+    ) {
+        guard !streamed.contains(endpoint) else { return }
+        let datagram = GossipDatagram(
+            clusterTag: clusterTag,
+            sender: own.id,
+            senderGeneration: own.generation,
+            target: target,
+            message: message
+        )
+        statistics.streamsSent &+= 1
+        effects.append(.stream(datagram.encoded(), to: endpoint))
     }
 
     /// Sends one message to several members; it is encoded once.
@@ -432,9 +494,7 @@ package struct Membership: Sendable {
         precondition(bytes.count <= configuration.datagramBytesMax, "a datagram of \(bytes.count) bytes")
         for index in indices {
             GossipDatagram.readdress(&bytes, to: table.peers[index].record.id)
-            statistics.datagramsSent &+= 1
-            statistics.bytesSent &+= UInt64(bytes.count)
-            effects.append(.send(bytes, to: table.peers[index].record.cluster))
+            emit(bytes, to: table.peers[index].record.cluster, effects: &effects)
         }
     }
 

@@ -4,6 +4,8 @@ package import ClusterCore
 package enum MembershipEffect: Hashable, Sendable {
     /// Send a datagram.
     case send([UInt8], to: Endpoint)
+    /// Send a datagram over TCP: on the connection on which one came from there, or one of its own.
+    case stream([UInt8], to: Endpoint)
     /// Look a name up and answer with `resolved(_:to:now:effects:)`, also where it has no address.
     case resolve(HostAndPort)
     /// Connect by TCP, send `exchangeRequest()`, and hand the answer to `exchange(with:now:effects:)`.
@@ -38,6 +40,9 @@ package enum MembershipEvent: Hashable, Sendable {
     case configurationDiffers(name: String, at: Endpoint, difference: String)
     /// A node was refused because a living member has its name.
     case rejectedName(String, at: Endpoint)
+    /// Only TCP reaches a node, or a seed: UDP is blocked on the way. Gossip goes over TCP until it passes again.
+    case datagramsBlocked(name: String?, at: Endpoint)
+    case datagramsPass(name: String?, at: Endpoint)
     /// The own process stood still for so long.
     case stalled(milliseconds: UInt64)
     /// This node has other cluster keys than before: these, the one that seals first.
@@ -58,6 +63,8 @@ extension MembershipEvent {
         case configurationDiffers = "configuration-differs"
         case rejectedName = "rejected-name"
         case stalled
+        case datagramsBlocked = "udp-blocked"
+        case datagramsPass = "udp-passes"
         case keysChanged = "keys-changed"
     }
 
@@ -74,6 +81,8 @@ extension MembershipEvent {
         case .configurationDiffers: .configurationDiffers
         case .rejectedName: .rejectedName
         case .stalled: .stalled
+        case .datagramsBlocked: .datagramsBlocked
+        case .datagramsPass: .datagramsPass
         case .keysChanged: .keysChanged
         }
     }
@@ -157,6 +166,11 @@ package struct MembershipStatistics: Hashable, Sendable {
     package var datagramsReceived: UInt64 = 0
     package var datagramsSent: UInt64 = 0
     package var bytesSent: UInt64 = 0
+    /// Datagrams that travelled over TCP.
+    package var streamsSent: UInt64 = 0
+    package var streamsReceived: UInt64 = 0
+    /// Probes that only TCP got an answer to.
+    package var probesRescued: UInt64 = 0
     package var malformed: UInt64 = 0
     package var foreignCluster: UInt64 = 0
     package var wrongTarget: UInt64 = 0

@@ -29,7 +29,7 @@ package struct GossipSimulator {
         /// The end of a pause as SIGSTOP makes one; nil while the process runs.
         package var pausedUntil: Instant?
         /// What came during the pause, at most `inboxMax` datagrams.
-        package var inbox: [(from: Endpoint, bytes: [UInt8])] = []
+        package var inbox: [(from: Endpoint, bytes: [UInt8], isStreamed: Bool)] = []
         /// All events of all its processes, the oldest first.
         package var events: [(at: Instant, event: MembershipEvent)] = []
         /// Why the membership wants the process to end.
@@ -51,7 +51,7 @@ package struct GossipSimulator {
     package static let inboxMax = 1000
 
     private enum Action {
-        case datagram(to: Endpoint, from: Endpoint, bytes: [UInt8])
+        case datagram(to: Endpoint, from: Endpoint, bytes: [UInt8], isStreamed: Bool)
         case exchangeRequest(to: Endpoint, from: Endpoint, bytes: [UInt8])
         case exchangeReply(to: Endpoint, from: Endpoint, bytes: [UInt8])
         case start(Int)
@@ -257,14 +257,16 @@ package struct GossipSimulator {
             nodes[index].pausedUntil = nil
             let inbox = nodes[index].inbox
             nodes[index].inbox = []
-            for datagram in inbox { deliver(datagram.bytes, to: index, from: datagram.from) }
+            for datagram in inbox {
+                deliver(datagram.bytes, to: index, from: datagram.from, isStreamed: datagram.isStreamed)
+            }
             scheduleWake(index)
-        case .datagram(let to, let from, let bytes):
+        case .datagram(let to, let from, let bytes, let isStreamed):
             guard let index = reachable(to, from: from) else { return }
             if nodes[index].pausedUntil != nil {
-                if nodes[index].inbox.count < Self.inboxMax { nodes[index].inbox.append((from, bytes)) }
+                if nodes[index].inbox.count < Self.inboxMax { nodes[index].inbox.append((from, bytes, isStreamed)) }
             } else {
-                deliver(bytes, to: index, from: from)
+                deliver(bytes, to: index, from: from, isStreamed: isStreamed)
             }
         case .exchangeRequest(let to, let from, let bytes):
             guard let index = reachable(to, from: from), nodes[index].pausedUntil == nil else { return }
@@ -281,10 +283,12 @@ package struct GossipSimulator {
         }
     }
 
-    private mutating func deliver(_ bytes: [UInt8], to index: Int, from: Endpoint) {
+    private mutating func deliver(_ bytes: [UInt8], to index: Int, from: Endpoint, isStreamed: Bool) {
         note(KeyHash.hash(bytes))
         call(index) { membership, now, effects in
-            bytes.withUnsafeBytes { membership.receive($0, from: from, now: now, effects: &effects) }
+            bytes.withUnsafeBytes {
+                membership.receive($0, from: from, isStreamed: isStreamed, now: now, effects: &effects)
+            }
         }
     }
 
@@ -300,6 +304,14 @@ package struct GossipSimulator {
         for effect in effects {
             switch effect {
             case .send(let bytes, let endpoint): post(bytes, to: endpoint, from: own)
+            case .stream(let bytes, let endpoint):
+                // Connections lose nothing as long as both ends can be reached; opening one takes a round trip.
+                let target = aliases[endpoint] ?? endpoint
+                let delay = 2 * UInt64.random(in: network.delayMicroseconds, using: &random) * 1000
+                push(
+                    .datagram(to: target, from: own, bytes: bytes, isStreamed: true),
+                    at: now.advanced(byNanoseconds: delay)
+                )
             case .resolve(let host):
                 let addresses = names["\(index)/\(host.host)"] ?? names[host.host] ?? []
                 call(index) { $0.resolved(host, to: addresses, now: $1, effects: &$2) }
@@ -331,7 +343,7 @@ package struct GossipSimulator {
             if chance(network.lossPercent) { continue }
             var delay = UInt64.random(in: network.delayMicroseconds, using: &random) * 1000
             if chance(network.detourPercent) { delay += UInt64.random(in: 0...20_000_000, using: &random) }
-            push(.datagram(to: to, from: from, bytes: bytes), at: now.advanced(byNanoseconds: delay))
+            push(.datagram(to: to, from: from, bytes: bytes, isStreamed: false), at: now.advanced(byNanoseconds: delay))
         }
     }
 

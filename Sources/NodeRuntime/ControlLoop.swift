@@ -248,6 +248,7 @@ final class ControlLoop: LinkOwner, GossipStreamOwner {
                 sealer?.seal(bytes, to: endpoint, now: loop.now.instant, packets: &packets)
                 sendPackets()
             }
+        case .stream(let bytes, let endpoint): streams.send(bytes, to: endpoint)
         case .resolve(let seed):
             if !resolver.resolve(seed) {
                 plane.resolved(seed, to: [], now: loop.now, outbox: &outbox, effects: &effects)
@@ -329,19 +330,16 @@ final class ControlLoop: LinkOwner, GossipStreamOwner {
         }
     }
 
-    func receive(_ datagram: UnsafeRawBufferPointer, from endpoint: Endpoint, on stream: GossipStream) {
-        let first = effects.count
-        plane.receive(datagram: datagram, from: endpoint, now: loop.now, outbox: &outbox, effects: &effects)
-        // Where UDP does not pass one way, it may not pass the other way.
-        var index = first
-        while index < effects.count {
-            if case .datagram(let answer, let target) = effects[index], target == endpoint {
-                stream.send(answer)
-                effects.remove(at: index)
-            } else {
-                index += 1
-            }
-        }
+    func receiveStreamed(_ datagram: UnsafeRawBufferPointer, from endpoint: Endpoint) {
+        plane.receive(
+            datagram: datagram,
+            from: endpoint,
+            // Where gossip goes over TCP alone, it shows nothing about UDP.
+            isStreamed: datagrams != nil,
+            now: loop.now,
+            outbox: &outbox,
+            effects: &effects
+        )
     }
 
     private func pull(from endpoint: Endpoint) {

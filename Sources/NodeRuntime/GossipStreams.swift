@@ -8,15 +8,15 @@ import Sealing
 // Some networks let TCP through and drop UDP, for one pair of nodes or for all. Datagrams then travel on connections of
 // their own: opened when there is something to say, closed when they have been idle. What is lost with a connection is
 // lost like a datagram; membership repeats what matters. Every frame says the sender's cluster endpoint, by which the
-// receiver knows it, and answers go back on the connection that brought the question.
+// receiver knows it, and on whose connection it answers.
 
 /// Whoever takes datagrams that came on a stream.
 protocol GossipStreamOwner: AnyObject {
     var loop: EventLoop { get }
     var shared: SharedState { get }
     var hello: Hello { get }
-    /// A datagram; answers to its sender go back on the stream.
-    func receive(_ datagram: UnsafeRawBufferPointer, from endpoint: Endpoint, on stream: GossipStream)
+    /// A datagram from the node that is called at that endpoint.
+    func receiveStreamed(_ datagram: UnsafeRawBufferPointer, from endpoint: Endpoint)
 }
 
 /// One connection that carries datagrams, both ways.
@@ -106,9 +106,12 @@ final class GossipStream: EventHandler {
                 guard kind == .gossip else { throw MalformedBytes() }
                 var reader = ByteReader(body)
                 guard let source = Endpoint(try reader.shortText()) else { throw MalformedBytes() }
-                endpoint = endpoint ?? source
+                if endpoint == nil {
+                    endpoint = source
+                    streams.know(self, at: source)
+                }
                 usedAt = streams.now
-                streams.owner.receive(try reader.rest(), from: source, on: self)
+                streams.owner.receiveStreamed(try reader.rest(), from: source)
             }
         } catch {
             streams.close(self)
@@ -171,7 +174,8 @@ final class GossipStreams {
     fileprivate unowned let owner: any GossipStreamOwner
     fileprivate let ownEndpoint: Endpoint
     private var streams: [ObjectIdentifier: GossipStream] = [:]
-    private var outgoing: [Endpoint: GossipStream] = [:]
+    /// The one on which an endpoint is spoken to: whichever came first, ours or theirs.
+    private var byEndpoint: [Endpoint: GossipStream] = [:]
     /// Datagrams dropped for want of room or of a connection, since the start.
     fileprivate(set) var dropped: UInt64 = 0
     private var sweepAt = Instant(nanoseconds: 0)
@@ -186,8 +190,8 @@ final class GossipStreams {
 
     /// Sends a datagram on the stream to an endpoint, which is opened where there is none.
     func send(_ datagram: [UInt8], to endpoint: Endpoint) {
-        if outgoing[endpoint] == nil { open(endpoint) }
-        guard let stream = outgoing[endpoint] else {
+        if byEndpoint[endpoint] == nil { open(endpoint) }
+        guard let stream = byEndpoint[endpoint] else {
             dropped += 1
             return
         }
@@ -199,8 +203,13 @@ final class GossipStreams {
         let seal = owner.shared.sealer(.caller).map { SealedConnection($0) }
         let stream = GossipStream(descriptor, endpoint: endpoint, seal: seal, streams: self)
         guard add(stream, descriptor, interest: [.readable, .writable]) else { return }
-        outgoing[endpoint] = stream
+        byEndpoint[endpoint] = stream
         stream.begin()
+    }
+
+    /// An accepted stream has said who calls. The newest counts: an earlier one may be of a process that has ended.
+    fileprivate func know(_ stream: GossipStream, at endpoint: Endpoint) {
+        byEndpoint[endpoint] = stream
     }
 
     /// Takes a connection that another node opened; `bytes` came behind its first frame.
@@ -226,7 +235,7 @@ final class GossipStreams {
     fileprivate func close(_ stream: GossipStream) {
         stream.close()
         streams[ObjectIdentifier(stream)] = nil
-        if let endpoint = stream.endpoint, outgoing[endpoint] === stream { outgoing[endpoint] = nil }
+        if let endpoint = stream.endpoint, byEndpoint[endpoint] === stream { byEndpoint[endpoint] = nil }
     }
 
     /// Closes what is idle, once a second.

@@ -4,7 +4,7 @@ import PeerProtocol
 /// Something that happens at a moment of virtual time.
 struct Event {
     enum Kind {
-        case datagram(from: Endpoint, node: Int, bytes: [UInt8])
+        case datagram(from: Endpoint, node: Int, bytes: [UInt8], isStreamed: Bool)
         /// A call has reached the called machine.
         case called(Connection)
         case segment(Connection, toOpener: Bool, bytes: [UInt8])

@@ -242,7 +242,7 @@ extension World {
         }
         let thread: SimulatedThread
         switch hello.lane {
-        case .control, .exchange: thread = process.threads[0]
+        case .control, .exchange, .gossip: thread = process.threads[0]
         case .data: thread = process.threads[1 + Int(hello.worker) % process.workers.count]
         }
         connection.acceptorThread = thread.index

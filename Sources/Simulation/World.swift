@@ -133,13 +133,14 @@ package final class World {
 
     private func dispatch(_ kind: Event.Kind) {
         switch kind {
-        case .datagram(let from, let index, let bytes):
+        case .datagram(let from, let index, let bytes, let isStreamed):
             guard let process = nodes[index].process, isRunning(process, kind) else { return }
             note(1, UInt64(index), KeyHash.hash(bytes))
             bytes.withUnsafeBytes {
                 process.control.receive(
                     datagram: $0,
                     from: from,
+                    isStreamed: isStreamed,
                     now: now(process),
                     outbox: &process.threads[0].outbox,
                     effects: &process.effects
@@ -362,6 +363,15 @@ package final class World {
     private func carryOut(_ effect: ControlEffect, _ process: Process, _ thread: SimulatedThread) {
         switch effect {
         case .datagram(let bytes, let endpoint): sendDatagram(bytes, to: endpoint, from: process)
+        case .stream(let bytes, let endpoint):
+            guard let target = nodes.firstIndex(where: { $0.endpoint == endpoint }),
+                nodes[target].process?.isAlive == true, !network.isBlocked(process.node.index, target),
+                !network.isBlocked(target, process.node.index)
+            else { return }
+            schedule(
+                .datagram(from: process.node.endpoint, node: target, bytes: bytes, isStreamed: true),
+                after: 2 * network.delay(using: &random)
+            )
         case .resolve(let seed):
             process.control.resolved(
                 seed,
@@ -409,7 +419,7 @@ package final class World {
         let source = process.node.index
         guard !network.isBlocked(source, target) else { return }
         if UInt64.random(in: 0..<1000, using: &random) < network.lossThousandths { return }
-        let event = Event.Kind.datagram(from: process.node.endpoint, node: target, bytes: bytes)
+        let event = Event.Kind.datagram(from: process.node.endpoint, node: target, bytes: bytes, isStreamed: false)
         schedule(event, after: network.delay(using: &random))
         if UInt64.random(in: 0..<1000, using: &random) < network.duplicateThousandths {
             schedule(event, after: network.delay(using: &random) * 4)

@@ -290,6 +290,9 @@ extension EventReport {
         case .rejectedName(let name, let endpoint): detail = "name \(name) at \(endpoint) is taken"
         case .configurationDiffers(let name, let endpoint, let difference):
             detail = "\(name) at \(endpoint): \(difference)"
+        case .datagramsBlocked(let name, let endpoint), .datagramsPass(let name, let endpoint):
+            member = name
+            detail = "at \(endpoint)"
         case .stalled(let milliseconds): detail = "stood still for \(milliseconds) ms"
         case .keysChanged(let ids):
             detail = "seals with " + ids.replacing(" ", with: ", opens with ", maxReplacements: 1)

@@ -161,6 +161,16 @@ enum Metrics {
         page.family("henge_gossip_messages_total", "counter", "Datagrams of the gossip layer.")
         page.sample("henge_gossip_messages_total", [("direction", "in")], gossip.datagramsReceived)
         page.sample("henge_gossip_messages_total", [("direction", "out")], gossip.datagramsSent)
+        page.counter(
+            "henge_gossip_streamed_total",
+            "Datagrams of gossip sent over TCP: second tries of probes, and all where UDP does not pass.",
+            gossip.streamsSent
+        )
+        page.counter(
+            "henge_gossip_probes_rescued_total",
+            "Probes that were answered over TCP only.",
+            gossip.probesRescued
+        )
         page.counter("henge_gossip_suspicions_total", "Suspicions raised here.", gossip.suspicions)
         page.family("henge_membership_events_total", "counter", "What happened to the membership, as this node saw it.")
         for kind in MembershipEvent.Kind.allCases {

@@ -161,6 +161,13 @@ final class Observer: NodeObserver {
             )
         case .stalled(let milliseconds):
             logger.warning("gossip stood still", metadata: ["milliseconds": "\(milliseconds)"])
+        case .datagramsBlocked(let name, let endpoint):
+            logger.warning(
+                "UDP does not pass, only TCP: open the cluster port for both, or say --gossip tcp on all nodes",
+                metadata: ["member": "\(name ?? "-")", "endpoint": "\(endpoint)"]
+            )
+        case .datagramsPass(let name, let endpoint):
+            logger.notice("UDP passes again", metadata: ["member": "\(name ?? "-")", "endpoint": "\(endpoint)"])
         case .keysChanged(let ids): logger.notice("cluster keys changed", metadata: ["keys": "\(ids)"])
         }
     }

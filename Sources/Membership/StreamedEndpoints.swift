@@ -1,0 +1,40 @@
+import ClusterCore
+
+// Where UDP does not pass.
+//
+// Firewalls open TCP for one port and forget UDP. A member behind one is alive, and whoever calls it dead is wrong, so
+// a probe that is not answered in time goes over TCP as well, while others are asked. Where that happens again and
+// again, all that is to be said goes over TCP; pings go both ways, and the first answer by UDP ends it.
+
+/// Endpoints for which datagrams are sent over TCP, with how often they were heard over TCP alone.
+struct StreamedEndpoints: Sendable {
+    /// Endpoints that are counted, at most; further ones are talked to by UDP.
+    static let endpointsMax = 4096
+    /// So many words over TCP without one by UDP between them show that UDP does not pass.
+    static let proofs = 3
+
+    private var counts: [Endpoint: Int] = [:]
+
+    func contains(_ endpoint: Endpoint) -> Bool {
+        // Nobody, at most times.
+        !counts.isEmpty && (counts[endpoint] ?? 0) >= Self.proofs
+    }
+
+    /// How many there are.
+    var count: Int { counts.values.count { $0 >= Self.proofs } }
+
+    /// A word came over TCP; `isProof`: it would not have, were UDP open. Returns whether that proves it now.
+    mutating func noteStreamed(_ endpoint: Endpoint, isProof: Bool) -> Bool {
+        let known = counts[endpoint] ?? 0
+        guard known > 0 || counts.count < Self.endpointsMax else { return false }
+        let now = isProof ? Self.proofs : min(known + 1, Self.proofs)
+        counts[endpoint] = now
+        return now == Self.proofs && known < Self.proofs
+    }
+
+    /// An answer came by UDP. Returns whether that is news.
+    mutating func notePassed(_ endpoint: Endpoint) -> Bool {
+        if counts.isEmpty { return false }
+        return (counts.removeValue(forKey: endpoint) ?? 0) >= Self.proofs
+    }
+}
