@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import socket
 import time
 
@@ -10,7 +11,7 @@ import support
 from harness import load, nodes
 from harness.checker import Checker
 from harness.network import NetworkCluster
-from support import NetworkTest, reports
+from support import ClusterTest, NetworkTest, reports
 
 WAIT_SECONDS = 60.0
 # The goal for the heal of any split.
@@ -256,3 +257,69 @@ class NetworkFaultTest(NetworkTest):
         last = load.sweep(checker, self.addresses(cluster), keys)
         self.report(last, checker, "with n3 back")
         self.assertEqual((last.missed, last.errors), (0, 0))
+
+    def test_names_of_seeds_are_looked_up_again_while_a_node_waits_alone(self) -> None:
+        cluster = self.cluster(5, start=False)
+        old, late = ["n1", "n2", "n3"], ["n4", "n5"]
+        for name in old:
+            cluster.node(name).seeds = ",".join(cluster.node(other).cluster[0] for other in old)
+            cluster.start(name)
+        cluster.wait_ready(old)
+        # One name leads to an address where nobody is, the other nowhere.
+        for name in late:
+            cluster.node(name).seeds = "henge.test"
+        cluster.hosts("n4", {"henge.test": "10.77.0.77"})
+        for name in late:
+            cluster.start(name)
+        for name, why in (("n4", "no answer from henge.test"), ("n5", "no address for henge.test")):
+            nodes.poll(
+                f"{name} says why it waits",
+                time.monotonic() + WAIT_SECONDS,
+                lambda: why in nodes.http_get(cluster.node(name).admin, "/readyz?verbose")[1],
+            )
+        self.watch(3, lambda: self.assertEqual(len(cluster.status("n1")["members"]), 3))
+        for name in late:
+            cluster.hosts(name, {"henge.test": cluster.node("n2").cluster[0]})
+        took, _ = cluster.wait_agreed()
+        reports.append(f"both found the cluster {took:.1f} s after their names led to it")
+
+
+class TwoClustersTest(ClusterTest):
+    def test_clusters_of_different_names_meet_at_an_address_and_do_not_merge(self) -> None:
+        red = self.cluster(2, arguments=("--cluster-name", "red"))
+        blue = self.cluster(3, start=False, arguments=("--cluster-name", "blue"))
+        # n1 and n2 of blue have an address of red among their own, n3 has nothing else.
+        foreign = red.node("n1").cluster_address
+        own = [blue.node(name).cluster_address for name in ("n1", "n2")]
+        for name in ("n1", "n2"):
+            blue.node(name).seeds = ",".join([*own, foreign])
+        blue.node("n3").seeds = foreign
+        blue.start_all()
+        blue.wait_ready(["n1", "n2"])
+
+        def refused() -> bool:
+            code, said = nodes.http_get(blue.node("n3").admin, "/readyz?verbose")
+            return code == 503 and f"{foreign} belongs to the cluster red" in said
+
+        nodes.poll("n3 waits and says why", time.monotonic() + WAIT_SECONDS, refused)
+        reports.append(nodes.http_get(blue.node("n3").admin, "/readyz?verbose")[1].splitlines()[1])
+        # Members call seeds that are not among them every five seconds.
+        late = support.deadline(8)
+        while not late():
+            for cluster in (red, blue):
+                for name in ("n1", "n2"):
+                    self.assertEqual([member["name"] for member in cluster.status(name)["members"]], ["n1", "n2"])
+            time.sleep(0.2)
+        self.assertEqual((red.status("n1")["cluster"], blue.status("n1")["cluster"]), ("red", "blue"))
+        met = ((blue, "n1", "red"), (blue, "n2", "red"), (blue, "n3", "red"), (red, "n1", "blue"))
+        for cluster, name, other in met:
+            lines = [
+                line
+                for line in cluster.node(name).log.read_text().splitlines()
+                if "a node of another cluster called" in line
+            ]
+            # A line for each address, however often it calls.
+            self.assertTrue(lines and all(f"cluster-name={other}" in line for line in lines), lines)
+            endpoints = [re.search(r"endpoint=(\S+)", line)[1] for line in lines]
+            self.assertEqual(len(endpoints), len(set(endpoints)), lines)
+        self.assertNotIn("another cluster", red.node("n2").log.read_text())
