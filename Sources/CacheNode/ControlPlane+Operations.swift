@@ -542,14 +542,25 @@ extension ControlPlane {
 
     /// Which seeds a node waits for, in words.
     static func text(of seeking: MembershipSeeking) -> String {
-        let silent = seeking.contacts.filter { contact in
+        var unresolved: [String] = []
+        var silent: [String] = []
+        var foreign: [String] = []
+        for contact in seeking.contacts {
             switch contact.answer {
-            case .silent, .unresolved: true
-            case .itself, .seeking, .joined, .foreign: false
+            case .unresolved: unresolved.append(contact.label)
+            case .silent: silent.append(contact.label)
+            case .foreign(let name): foreign.append("\(contact.label) belongs to the cluster \(name)")
+            case .itself, .seeking, .joined: break
             }
         }
-        var text = "waiting for seeds: \(seeking.agreeing) of \(seeking.majority) needed agree"
-        if !silent.isEmpty { text += "; no answer from " + silent.map(\.label).joined(separator: ", ") }
+        // Who is not in the list can only join.
+        var text =
+            seeking.majority > 0
+            ? "waiting for seeds: \(seeking.agreeing) of \(seeking.majority) needed agree"
+            : "waiting for seeds: none is part of this cluster"
+        for line in foreign { text += "; " + line }
+        if !unresolved.isEmpty { text += "; no address for " + unresolved.joined(separator: ", ") }
+        if !silent.isEmpty { text += "; no answer from " + silent.joined(separator: ", ") }
         return text
     }
 

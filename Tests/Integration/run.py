@@ -21,13 +21,14 @@ import support  # noqa: E402
 
 
 class Result(unittest.TestResult):
-    passed = failed = 0
+    passed = failed = skipped = 0
 
     def startTest(self, test: unittest.TestCase) -> None:
         super().startTest(test)
         self.began = time.monotonic()
         support.reports.clear()
         self.problems: list[str] = []
+        self.reason = ""
 
     def addError(self, test: unittest.TestCase, err) -> None:
         if not isinstance(test, unittest.TestCase):
@@ -39,6 +40,9 @@ class Result(unittest.TestResult):
 
     addFailure = addError
 
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:
+        self.reason = reason
+
     def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, err) -> None:
         if err is not None:
             self.problems.append(self._exc_info_to_string(err, test))
@@ -46,7 +50,8 @@ class Result(unittest.TestResult):
     def stopTest(self, test: unittest.TestCase) -> None:
         super().stopTest(test)
         name = re.sub(r"^test ", "", test.id().rpartition(".")[2].replace("_", " "))
-        print(f"{time.monotonic() - self.began:7.1f} s  {'FAILED' if self.problems else 'ok    '}  {name}")
+        outcome = "FAILED " if self.problems else "skipped" if self.reason else "ok     "
+        print(f"{time.monotonic() - self.began:7.1f} s  {outcome} {name}{': ' if self.reason else ''}{self.reason}")
         for line in support.reports:
             print(f"             {line}")
         for problem in self.problems:
@@ -54,6 +59,8 @@ class Result(unittest.TestResult):
         sys.stdout.flush()
         if self.problems:
             self.failed += 1
+        elif self.reason:
+            self.skipped += 1
         else:
             self.passed += 1
 
@@ -82,6 +89,8 @@ def main() -> int:
         test for test in tests_of(found) if not names or any(name in test.id().replace("_", " ") for name in names)
     ]
     unittest.TestSuite(chosen).run(result)
+    if result.skipped:
+        print(f"{result.skipped} skipped")
     print(f"{result.passed} passed, {result.failed} failed")
     return 0 if result.passed and not result.failed else 1
 

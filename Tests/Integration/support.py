@@ -9,6 +9,7 @@ from typing import Callable
 
 from harness import load
 from harness.checker import Checker
+from harness.network import NamespacesRefused, Network, NetworkCluster
 from harness.nodes import Cluster
 
 henge = ""
@@ -28,13 +29,16 @@ def deadline(seconds: float) -> Callable[[], bool]:
 class ClusterTest(unittest.TestCase):
     def cluster(self, count: int = 3, *, start: bool = True, **options) -> Cluster:
         """A cluster that ends with the test; started, ready and settled unless `start` is false."""
-        cluster = Cluster(henge, count, **options)
+        cluster = self.make(count, **options)
         self.addCleanup(cluster.close)
         if start:
             cluster.start_all()
             cluster.wait_ready()
             cluster.wait_settled()
         return cluster
+
+    def make(self, count: int, **options) -> Cluster:
+        return Cluster(henge, count, **options)
 
     def addresses(self, cluster: Cluster, *names: str) -> dict[str, tuple[str, int]]:
         return {node.name: node.client for node in cluster.nodes if not names or node.name in names}
@@ -73,3 +77,22 @@ class ClusterTest(unittest.TestCase):
         self.assertEqual(len(lines), 1, lines)
         for word in words:
             self.assertIn(word, lines[0])
+
+
+class NetworkTest(ClusterTest):
+    """Nodes in network namespaces; skipped, and says so, where the kernel refuses those."""
+
+    def make(self, count: int, **options) -> NetworkCluster:
+        try:
+            return NetworkCluster(henge, count, network_seed=seed, **options)
+        except NamespacesRefused as refused:
+            self.skipTest(str(refused))
+
+    def network(self, count: int, **options) -> Network:
+        """A network without nodes, which ends with the test."""
+        try:
+            network = Network([f"n{index + 1}" for index in range(count)], seed=seed, **options)
+        except NamespacesRefused as refused:
+            self.skipTest(str(refused))
+        self.addCleanup(network.close)
+        return network

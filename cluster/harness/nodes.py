@@ -22,6 +22,7 @@ import urllib.request
 from typing import Any, Callable
 
 from . import ports
+from .ports import text_of
 
 HOST = "127.0.0.1"
 # No proxy of the environment stands between two processes of one machine.
@@ -40,17 +41,23 @@ class Node:
     admin: tuple[str, int]
     data: pathlib.Path
     log: pathlib.Path
+    # As `--seeds` takes them; empty for a node that forms a cluster of its own.
+    seeds: str = ""
     process: subprocess.Popen[bytes] | None = None
     # Exit codes of the processes that ran under this name, in order; negative for a signal.
     exits: list[int] = dataclasses.field(default_factory=list)
 
     @property
     def admin_address(self) -> str:
-        return f"{self.admin[0]}:{self.admin[1]}"
+        return text_of(self.admin)
+
+    @property
+    def cluster_address(self) -> str:
+        return text_of(self.cluster)
 
     @property
     def client_address(self) -> str:
-        return f"{self.client[0]}:{self.client[1]}"
+        return text_of(self.client)
 
     @property
     def running(self) -> bool:
@@ -60,7 +67,7 @@ class Node:
 def http_get(address: tuple[str, int], path: str, timeout: float = 2.0) -> tuple[int, str]:
     """Status code and body. Raises OSError (or its URLError) when nobody answers."""
     try:
-        with _opener.open(f"http://{address[0]}:{address[1]}{path}", timeout=timeout) as reply:
+        with _opener.open(f"http://{text_of(address)}{path}", timeout=timeout) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as refused:
         with refused:
@@ -103,22 +110,15 @@ class Cluster:
         self._own_directory = directory is None
         self.directory = directory or pathlib.Path(tempfile.mkdtemp(prefix="henge-cluster-"))
         self.detached = detached
-        if base_port is None:
-            numbers = ports.free(3 * count)
-        else:
-            numbers = list(range(base_port, base_port + 3 * count))
-            taken = [number for number in numbers if not ports.is_free(number)]
-            if taken:
-                raise ClusterError(f"port {taken[0]} is in use: choose another --base-port")
         self.nodes: list[Node] = []
-        for index in range(count):
+        for index, (client, cluster, admin) in enumerate(self.addresses(count, base_port)):
             name = f"n{index + 1}"
-            client, cluster, admin = ((HOST, number) for number in numbers[3 * index : 3 * index + 3])
             place = self.directory / name
             self.nodes.append(Node(name, client, cluster, admin, place / "data", self.directory / f"{name}.log"))
         self._common = ["--replicas", str(replicas), "--memory", memory, "--workers", str(workers), *arguments]
         if seeds:
-            self._common += ["--seeds", ",".join(f"{node.cluster[0]}:{node.cluster[1]}" for node in self.nodes)]
+            for node in self.nodes:
+                node.seeds = ",".join(other.cluster_address for other in self.nodes)
 
     def __enter__(self) -> Cluster:
         return self
@@ -126,20 +126,35 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def addresses(self, count: int, base_port: int | None) -> list[tuple[tuple[str, int], ...]]:
+        """For each node: where clients, other nodes, and commands connect."""
+        if base_port is None:
+            numbers = ports.free(3 * count)
+        else:
+            numbers = list(range(base_port, base_port + 3 * count))
+            taken = [number for number in numbers if not ports.is_free(number)]
+            if taken:
+                raise ClusterError(f"port {taken[0]} is in use: choose another --base-port")
+        return [tuple((HOST, number) for number in numbers[first : first + 3]) for first in range(0, 3 * count, 3)]
+
     def node(self, name: str) -> Node:
         return next(node for node in self.nodes if node.name == name)
 
     # MARK: processes
 
     def command(self, node: Node) -> list[str]:
-        addresses = [f"{host}:{port}" for host, port in (node.client, node.cluster, node.admin)]
         return [
             self.henge,
             "serve",
             *("--name", node.name, "--data-dir", str(node.data)),
-            *("--listen", addresses[0], "--cluster", addresses[1], "--admin", addresses[2]),
+            *("--listen", node.client_address, "--cluster", node.cluster_address, "--admin", node.admin_address),
             *self._common,
+            *(("--seeds", node.seeds) if node.seeds else ()),
         ]
+
+    def launcher(self, node: Node) -> list[str]:
+        """What the command of a node is preceded by."""
+        return []
 
     def start(self, name: str) -> Node:
         """Starts a node's process and does not wait for anything."""
@@ -147,7 +162,7 @@ class Cluster:
         if node.running:
             raise ClusterError(f"{name} runs already")
         node.data.mkdir(parents=True, exist_ok=True)
-        command = self.command(node)
+        command = [*self.launcher(node), *self.command(node)]
         if not self.detached:
             # The kernel's death signal follows the starting thread, so that has to be one that lasts.
             assert threading.current_thread() is threading.main_thread(), "start nodes from the main thread"
@@ -218,6 +233,17 @@ class Cluster:
             raise ValueError(f"/v1/status of {name} answered {code}: {body[:200]}")
         return json.loads(body)
 
+    def member(self, name: str, via: str) -> dict[str, Any]:
+        """What a node says of a member."""
+        return next(member for member in self.status(via)["members"] if member["name"] == name)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The last membership events of a node since its start."""
+        code, body = http_get(self.node(name).admin, "/v1/events")
+        if code != 200:
+            raise ValueError(f"/v1/events of {name} answered {code}: {body[:200]}")
+        return json.loads(body)["events"]
+
     def run(self, *arguments: str, via: str, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
         """A `henge` command against the admin address of a node."""
         return subprocess.run(
@@ -263,6 +289,29 @@ class Cluster:
                 ring = seen.get("ring")
                 raise ClusterError(f"{problem}; saw up {up(seen)}, ring {ring}\n{self.log_tail(name)}") from None
 
+    def wait_agreed(
+        self, names: list[str] | None = None, *, joining: bool = False, timeout: float = 60.0
+    ) -> tuple[float, str]:
+        """Until the named nodes (all that run, without names) see each other and nobody else up, by one ring; `joining`
+        ones count too where it says so. Returns the seconds that took, and the ring's hash."""
+        wanted = sorted(names or [node.name for node in self.nodes if node.running])
+        began = time.monotonic()
+
+        def agreed() -> str | None:
+            found = {}
+            for name in wanted:
+                status = self.status(name)
+                if up(status, joining) != wanted:
+                    return None
+                found[status["ring"]["hash"]] = name
+            return next(iter(found)) if len(found) == 1 else None
+
+        try:
+            ring = poll(f"one ring of {', '.join(wanted)}", began + timeout, agreed)
+        except ClusterError as problem:
+            raise ClusterError(f"{problem}\n{''.join(self.log_tail(name, 5) for name in wanted)}") from None
+        return time.monotonic() - began, ring
+
     def log_tail(self, name: str, lines: int = 15) -> str:
         try:
             text = self.node(name).log.read_text(errors="replace").splitlines()[-lines:]
@@ -271,10 +320,10 @@ class Cluster:
         return "".join(f"    {name}| {line}\n" for line in text)
 
 
-def up(status: dict[str, Any]) -> list[str]:
-    """The names of the members that are up and alive, sorted."""
+def up(status: dict[str, Any], joining: bool = False) -> list[str]:
+    """The names of the members that are up, or about to be where `joining` says so, and alive, sorted."""
     return sorted(
         member["name"]
         for member in status.get("members", [])
-        if member["lifecycle"] == "up" and member["liveness"] == "alive"
+        if member["liveness"] == "alive" and member["lifecycle"] in (("up", "joining") if joining else ("up",))
     )

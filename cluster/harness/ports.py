@@ -26,6 +26,12 @@ def is_free(port: int) -> bool:
     return True
 
 
+def text_of(address: tuple[str, int]) -> str:
+    """Host and port as commands take them."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def free(count: int) -> list[int]:
     """`count` ports that nobody uses and that this process has not been given before."""
     chance = random.SystemRandom()
