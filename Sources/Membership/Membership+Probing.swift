@@ -145,7 +145,7 @@ extension Membership {
     ) {
         if let index = probes.firstIndex(where: { $0.sequence == sequence && $0.subject == id }) {
             if probes[index].endsAt > now { health = max(0, health - 1) }
-            if streamedFrom != nil { statistics.probesRescued &+= 1 }
+            if answering?.isStreamed == true { statistics.probesRescued &+= 1 }
             probes.remove(at: index)
         } else if let index = relays.firstIndex(where: { $0.sequence == sequence && $0.subject == id }) {
             let relay = relays.remove(at: index)

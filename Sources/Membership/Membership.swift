@@ -75,8 +75,8 @@ package struct Membership: Sendable {
     var streamed = StreamedEndpoints()
 
     // Within one call.
-    /// Where the datagram came from that is being answered, if it came over TCP: the answer goes back that way.
-    var streamedFrom: Endpoint?
+    /// Where the datagram came from that is being answered, and whether over TCP: the answer goes back that way.
+    var answering: (endpoint: Endpoint, isStreamed: Bool)?
     /// The longest that a deadline had to wait since the last `advance`, in nanoseconds.
     var latenessNanoseconds: UInt64 = 0
     var hasChanged = false
@@ -231,8 +231,8 @@ package struct Membership: Sendable {
         effects: inout [MembershipEffect]
     ) {
         guard stage != .stopped else { return }
-        streamedFrom = isStreamed ? endpoint : nil
-        defer { streamedFrom = nil }
+        answering = (endpoint, isStreamed)
+        defer { answering = nil }
         noteLateness(now)
         statistics.datagramsReceived &+= 1
         guard let datagram = try? GossipDatagram(decoding: bytes, leavingOut: { table.holds($0, hash: $1) }) else {
@@ -263,9 +263,7 @@ package struct Membership: Sendable {
         let name = table[datagram.sender]?.record.name
         if isStreamed {
             statistics.streamsReceived &+= 1
-            // A hello goes over TCP only after those by UDP stayed without an answer, and what follows cannot wait.
-            let isProof = if case .helloReply = datagram.message { true } else { false }
-            if streamed.noteStreamed(endpoint, isProof: isProof) {
+            if streamed.noteStreamed(endpoint) {
                 effects.append(.event(.datagramsBlocked(name: name, at: endpoint)))
             }
         } else if datagram.message.isAnswer, streamed.notePassed(endpoint) {
@@ -446,7 +444,8 @@ package struct Membership: Sendable {
 
     private mutating func emit(_ bytes: [UInt8], to endpoint: Endpoint, effects: inout [MembershipEffect]) {
         statistics.bytesSent &+= UInt64(bytes.count)
-        if endpoint == streamedFrom || streamed.contains(endpoint) {
+        let isAnswer = answering?.endpoint == endpoint
+        if isAnswer ? answering?.isStreamed == true : streamed.contains(endpoint) {
             statistics.streamsSent &+= 1
             effects.append(.stream(bytes, to: endpoint))
         } else {

@@ -23,13 +23,12 @@ struct StreamedEndpoints: Sendable {
     /// How many there are.
     var count: Int { counts.values.count { $0 >= Self.proofs } }
 
-    /// A word came over TCP; `isProof`: it would not have, were UDP open. Returns whether that proves it now.
-    mutating func noteStreamed(_ endpoint: Endpoint, isProof: Bool) -> Bool {
+    /// A word came over TCP. Returns whether UDP is known to be blocked from now on.
+    mutating func noteStreamed(_ endpoint: Endpoint) -> Bool {
         let known = counts[endpoint] ?? 0
         guard known > 0 || counts.count < Self.endpointsMax else { return false }
-        let now = isProof ? Self.proofs : min(known + 1, Self.proofs)
-        counts[endpoint] = now
-        return now == Self.proofs && known < Self.proofs
+        counts[endpoint] = min(known + 1, Self.proofs)
+        return known + 1 == Self.proofs
     }
 
     /// An answer came by UDP. Returns whether that is news.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 import re
 import socket
@@ -77,12 +76,9 @@ class Tap:
 
 class KeysTest(ClusterTest):
     def key_file(self) -> str:
-        made = subprocess.run([support.henge, "keyring", "generate"], capture_output=True, text=True, check=True)
-        handle, path = tempfile.mkstemp(prefix="henge-key-")
-        self.addCleanup(os.unlink, path)
-        with os.fdopen(handle, "w") as file:
-            file.write(made.stdout)
-        return path
+        directory = tempfile.TemporaryDirectory(prefix="henge-key-")
+        self.addCleanup(directory.cleanup)
+        return str(nodes.generate_key(support.henge, pathlib.Path(directory.name, "cluster.key")))
 
     def sealed(self, count: int = 3, **options) -> nodes.Cluster:
         self.key = self.key_file()
@@ -164,36 +160,11 @@ class KeysTest(ClusterTest):
         self.assertEqual(len(rates), 16)
         self.assertLessEqual(rates[8], 512)
 
-    def test_a_cluster_that_gossips_over_tcp_alone(self) -> None:
-        for sealed in (False, True):
-            arguments = ("--gossip", "tcp")
-            if sealed:
-                arguments += ("--cluster-key-file", self.key_file())
-            cluster = self.cluster(4, arguments=arguments)
-            for node in cluster.nodes:
-                self.assertNotIn(":%04X " % node.cluster[1], pathlib.Path("/proc/net/udp").read_text())
-            cluster.kill("n4")
-            nodes.poll(
-                "n4 down everywhere",
-                time.monotonic() + 15,
-                lambda: all(
-                    next(m for m in cluster.status(name)["members"] if m["name"] == "n4")["liveness"] == "down"
-                    for name in ("n1", "n2", "n3")
-                ),
-            )
-            cluster.start("n4")
-            cluster.wait_ready()
-            cluster.wait_settled()
-            if sealed:
-                done = cluster.run("keyring", "rotate", via="n3")
-                self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-            cluster.close()
-
     def test_strangers_change_nothing_and_are_counted(self) -> None:
         cluster = self.sealed()
         names = [node.name for node in cluster.nodes]
         before = self.picture(cluster, names)
-        seeds = ",".join(f"{node.cluster[0]}:{node.cluster[1]}" for node in cluster.nodes)
+        seeds = ",".join(node.cluster_address for node in cluster.nodes)
         for arguments, packet, connection in (
             (("--cluster-key-file", self.key_file()), "unknown-key", None),
             ((), "plain", None),
@@ -223,15 +194,15 @@ class KeysTest(ClusterTest):
 
     def test_a_node_without_a_key_says_who_seals(self) -> None:
         sealed = self.sealed(1)
-        seed = sealed.node("n1").cluster
-        plain = self.cluster(1, start=False, seeds=False, arguments=("--seeds", f"{seed[0]}:{seed[1]}"))
+        seed = sealed.node("n1").cluster_address
+        plain = self.cluster(1, start=False, seeds=False, arguments=("--seeds", seed))
         plain.start_all()
         # The sealed one does not call back; it is told of the plain one as of a seed.
         other = self.cluster(
             1,
             start=False,
             seeds=False,
-            arguments=("--cluster-key-file", self.key, "--seeds", "%s:%d" % plain.node("n1").cluster),
+            arguments=("--cluster-key-file", self.key, "--seeds", plain.node("n1").cluster_address),
         )
         other.start_all()
         nodes.poll(

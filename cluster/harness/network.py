@@ -8,11 +8,12 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import threading
 from typing import Iterable
 
 from . import clocks, namespaces, proxy
-from .nodes import Cluster, Node
+from .nodes import Cluster, Node, generate_key
 from .proxy import PROTOCOLS, Counts, Rule
 
 END_SECONDS = 5.0
@@ -160,7 +161,7 @@ class Network:
 class NetworkCluster(Cluster):
     """Nodes n1, n2, … that reach each other through a `Network`. The thread that made it is outside until `close`.
 
-    Each node reads names from a file of its own instead of /etc/hosts, and has a clock of its own where `own_clocks` says
+    They seal what they say to each other; `arguments` come after the key's. Each node reads names from a file of its own instead of /etc/hosts, and has a clock of its own where `own_clocks` says
     so.
     """
 
@@ -173,12 +174,16 @@ class NetworkCluster(Cluster):
         network_seed: int = 0,
         own_clocks: bool = False,
         memory: str = "64M",
+        arguments: tuple[str, ...] = (),
         **options,
     ):
         self._version = version
+        self._keys = tempfile.TemporaryDirectory(prefix="henge-key-")
+        key = generate_key(henge, pathlib.Path(self._keys.name, "cluster.key"))
+        sealed = ("--cluster-key-file", str(key), *arguments)
         self.network = Network([f"n{index + 1}" for index in range(count)], versions=(version,), seed=network_seed)
         try:
-            super().__init__(henge, count, memory=memory, **options)
+            super().__init__(henge, count, memory=memory, arguments=sealed, **options)
             for node in self.nodes:
                 self.hosts(node.name, {})
             self.clocks: dict[str, clocks.Clock] = {}
@@ -197,6 +202,7 @@ class NetworkCluster(Cluster):
             super().close()
         finally:
             self.network.close()
+            self._keys.cleanup()
 
     def addresses(self, count: int, base_port: int | None) -> list[tuple[tuple[str, int], ...]]:
         return [

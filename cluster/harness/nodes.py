@@ -74,6 +74,14 @@ def http_get(address: tuple[str, int], path: str, timeout: float = 2.0) -> tuple
             return refused.code, refused.read().decode()
 
 
+def generate_key(henge: str | os.PathLike[str], path: pathlib.Path) -> pathlib.Path:
+    """A new cluster key in a file for `--cluster-key-file`."""
+    made = subprocess.run([henge, "keyring", "generate"], capture_output=True, text=True, check=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(made.stdout)
+    return path
+
+
 def poll(what: str, deadline: float, check: Callable[[], Any], interval: float = 0.05) -> Any:
     """The first true value of `check()`, asked again and again until the monotonic time `deadline`."""
     last: Exception | None = None
