@@ -135,7 +135,9 @@ extension Membership {
         now: Instant,
         effects: inout [MembershipEffect]
     ) {
-        guard hello.record.id == sender, hello.clusterName == configuration.clusterName else {
+        guard hello.record.id == sender,
+            hello.clusterName == configuration.clusterName || configuration.ablations.contains(.clusterName)
+        else {
             statistics.malformed &+= 1
             return
         }
@@ -272,7 +274,9 @@ extension Membership {
             !contacts.contacts.contains(where: { $0.answer?.joined == true && isFresh($0.answer, now: now) })
         else { return }
         let others = agreeing(now)
-        guard others.count + 1 >= size.total / 2 + 1 else { return }
+        guard others.count + 1 >= size.total / 2 + 1 || configuration.ablations.contains(.majorityToForm) else {
+            return
+        }
         let isComplete =
             contacts.unresolvedCount == 0
             && contacts.contacts.allSatisfy { $0.isSelf || ($0.answer?.seesMe == true && isFresh($0.answer, now: now)) }

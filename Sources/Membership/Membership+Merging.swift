@@ -26,6 +26,7 @@ extension Membership {
             let record = table.peers[index].record
             guard record.generation == generation, record.incarnation == incarnation else { return }
             if table.peers[index].suspicion?.add(accuser) == true {
+                if table.peers[index].suspicion?.isFull == true { statistics.suspicionsConfirmed &+= 1 }
                 forward(subject, now: now)
                 // A second opinion at once: it confirms within a probe, or it refutes.
                 // In a large cluster by some only, three times as many as are needed.
@@ -57,8 +58,13 @@ extension Membership {
             return
         }
         let known = table.peers[index].record
-        var merged = known.merged(with: record)
+        var merged = known.merged(with: record, ablations: configuration.ablations)
         if merged == known { return }
+        if configuration.ablations.contains(.evidenceAboutTheDead), !known.isLiving, !merged.isLiving,
+            merged.generation == known.generation
+        {
+            return
+        }
         if merged.liveness == .down, known.liveness == .alive, merged.generation == known.generation,
             sender != record.id, !merged.isTombstone
         {
@@ -208,7 +214,7 @@ extension Membership {
         let isAhead =
             record.incarnation > own.incarnation
             || (record.incarnation == own.incarnation && record.sequence > own.sequence)
-        guard isAccused || isAhead else { return }
+        guard isAccused || isAhead, !configuration.ablations.contains(.refutation) else { return }
         guard record.incarnation < .max, record.sequence < .max, own.sequence < .max else {
             stop(.generationBehind(seen: own.generation), effects: &effects)
             return

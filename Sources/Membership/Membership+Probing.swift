@@ -279,7 +279,13 @@ extension Membership {
             } else if let verdict = table.peers[index].verdict, verdict.deadline <= now {
                 let peer = table.peers[index]
                 table.peers[index].verdict = nil
-                apply(peer.record.merged(with: verdict.record), at: index, by: nil, now: now, effects: &effects)
+                apply(
+                    peer.record.merged(with: verdict.record, ablations: configuration.ablations),
+                    at: index,
+                    by: nil,
+                    now: now,
+                    effects: &effects
+                )
             }
         }
         // Counted after the verdicts, which take opinions away; a conviction takes none, for a suspect had none.

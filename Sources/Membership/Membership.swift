@@ -213,7 +213,7 @@ package struct Membership: Sendable {
             statistics.malformed &+= 1
             return
         }
-        if datagram.clusterTag != clusterTag {
+        if datagram.clusterTag != clusterTag, !configuration.ablations.contains(.clusterName) {
             statistics.foreignCluster &+= 1
             receiveForeign(datagram, from: endpoint, effects: &effects)
             return
