@@ -185,8 +185,15 @@ extension Membership {
                 if let expires = peer.expires, expires < oldest?.expires ?? .distantFuture { oldest = (index, expires) }
             }
             guard let oldest else { return }
-            table.remove(at: oldest.index)
+            drop(oldest.index)
         }
+    }
+
+    /// Drops a tombstone, and what was to be told of it: the queues hold nothing that the table lacks.
+    mutating func drop(_ index: Int) {
+        let id = table.peers[index].record.id
+        table.remove(at: index)
+        gossip.removeAll { $0.id == id }
     }
 
     // MARK: The own record, from others

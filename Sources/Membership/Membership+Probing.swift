@@ -275,7 +275,7 @@ extension Membership {
     mutating func advanceConvictions(to now: Instant, effects: inout [MembershipEffect]) {
         for index in table.peers.indices.reversed() {
             if let expires = table.peers[index].expires, expires <= now {
-                table.remove(at: index)
+                drop(index)
             } else if let verdict = table.peers[index].verdict, verdict.deadline <= now {
                 let peer = table.peers[index]
                 table.peers[index].verdict = nil

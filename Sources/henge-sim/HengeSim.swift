@@ -9,7 +9,7 @@ struct HengeSim: ParsableCommand {
         commandName: "henge-sim",
         abstract: "Runs simulated clusters in virtual time, from seeds.",
         subcommands: [
-            Cluster.self, MembershipCampaign.self, MembershipControls.self, MembershipFigures.self,
+            Cluster.self, MembershipCampaign.self, MembershipControls.self, MembershipFigures.self, Fuzz.self,
         ],
         defaultSubcommand: Cluster.self
     )
