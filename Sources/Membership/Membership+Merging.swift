@@ -26,8 +26,8 @@ extension Membership {
             let record = table.peers[index].record
             guard record.generation == generation, record.incarnation == incarnation else { return }
             if table.peers[index].suspicion?.add(accuser) == true {
-                if table.peers[index].suspicion?.isFull == true { statistics.suspicionsConfirmed &+= 1 }
                 forward(subject, now: now)
+                if table.peers[index].suspicion?.isFull == true { statistics.suspicionsConfirmed &+= 1 }
                 // A second opinion at once: it confirms within a probe, or it refutes.
                 // In a large cluster by some only, three times as many as are needed.
                 let wanted = 3 * (configuration.suspicionConfirmations + 1)
@@ -185,15 +185,11 @@ extension Membership {
                 if let expires = peer.expires, expires < oldest?.expires ?? .distantFuture { oldest = (index, expires) }
             }
             guard let oldest else { return }
-            drop(oldest.index)
+            // What was to be told of it goes too: the queue holds nothing that the table lacks.
+            let id = table.peers[oldest.index].record.id
+            gossip.removeAll { $0.id == id }
+            table.remove(at: oldest.index)
         }
-    }
-
-    /// Drops a tombstone, and what was to be told of it: the queues hold nothing that the table lacks.
-    mutating func drop(_ index: Int) {
-        let id = table.peers[index].record.id
-        table.remove(at: index)
-        gossip.removeAll { $0.id == id }
     }
 
     // MARK: The own record, from others
@@ -217,11 +213,12 @@ extension Membership {
             stop(.forgotten, effects: &effects)
             return
         }
+        if configuration.ablations.contains(.refutation) { return }
         let isAccused = record.liveness != .alive && record.incarnation >= own.incarnation
         let isAhead =
             record.incarnation > own.incarnation
             || (record.incarnation == own.incarnation && record.sequence > own.sequence)
-        guard isAccused || isAhead, !configuration.ablations.contains(.refutation) else { return }
+        guard isAccused || isAhead else { return }
         guard record.incarnation < .max, record.sequence < .max, own.sequence < .max else {
             stop(.generationBehind(seen: own.generation), effects: &effects)
             return

@@ -275,17 +275,11 @@ extension Membership {
     mutating func advanceConvictions(to now: Instant, effects: inout [MembershipEffect]) {
         for index in table.peers.indices.reversed() {
             if let expires = table.peers[index].expires, expires <= now {
-                drop(index)
+                table.remove(at: index)
             } else if let verdict = table.peers[index].verdict, verdict.deadline <= now {
                 let peer = table.peers[index]
                 table.peers[index].verdict = nil
-                apply(
-                    peer.record.merged(with: verdict.record, ablations: configuration.ablations),
-                    at: index,
-                    by: nil,
-                    now: now,
-                    effects: &effects
-                )
+                apply(peer.record.merged(with: verdict.record), at: index, by: nil, now: now, effects: &effects)
             }
         }
         // Counted after the verdicts, which take opinions away; a conviction takes none, for a suspect had none.

@@ -123,6 +123,9 @@ package struct GossipSimulator {
     package private(set) var datagramCount = 0
     /// In bytes of payload.
     package private(set) var longestDatagram = 0
+    /// Calls into nodes so far: datagrams, deadlines and all else.
+    package private(set) var callCount: UInt64 = 0
+    private var random: Xoshiro256
     /// Of the datagrams that were delivered, one in so many is kept, the last ones.
     package var captureInterval = 16
     package var capturesMax = 0
@@ -135,9 +138,6 @@ package struct GossipSimulator {
     private var linkFaults: [(number: Int, fault: LinkFault)] = []
     private var linkFaultNumber = 0
     private var deliveryCount = 0
-    /// Calls into nodes so far: datagrams, deadlines and all else.
-    package private(set) var callCount: UInt64 = 0
-    private var random: Xoshiro256
     /// Which nodes have an address. Only asked, never listed: its order is not the seed's.
     private var owners: [Endpoint: [Int]] = [:]
     private var queue: [Pending] = []
