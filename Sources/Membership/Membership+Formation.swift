@@ -170,7 +170,7 @@ extension Membership {
             if isReply {
                 beginJoining(sender, at: endpoint, effects: &effects, now: now)
             } else if joinPull == nil {
-                sendHello(to: endpoint, nonce: invitationNonce, seesReceiver: true, effects: &effects)
+                sendHello(to: endpoint, nonce: contacts.invitationNonce, seesReceiver: true, effects: &effects)
             }
         }
         for index in contacts.contacts.indices where contacts.contacts[index].nextTry <= now {
@@ -178,9 +178,6 @@ extension Membership {
         }
         evaluateFormation(now, effects: &effects)
     }
-
-    /// The nonce of hellos that answer an invitation; contacts count from 1.
-    private var invitationNonce: UInt32 { .max }
 
     private mutating func note(
         answer hello: GossipHello,
@@ -482,7 +479,7 @@ extension Membership {
     ) {
         // An answer to a hello of this node, and only while it seeks: nobody is talked out of a cluster.
         let isAnswer =
-            refusal.nonce == invitationNonce || contacts.contacts.contains { $0.nonce == refusal.nonce }
+            refusal.nonce == contacts.invitationNonce || contacts.contacts.contains { $0.nonce == refusal.nonce }
         guard stage == .seeking, isAnswer else { return }
         switch refusal.reason {
         case .configuration:

@@ -102,6 +102,7 @@ package struct Membership: Sendable {
             remembered: remembered,
             own: own.cluster,
             limit: configuration.contactsMax,
+            firstNonce: UInt32.random(in: 1...UInt32.max / 2, using: &random),
             now: now
         )
         self.nextSequence = UInt32.random(in: 1...1_000_000, using: &random)

@@ -164,7 +164,10 @@ extension GossipCampaign {
             $0.seeds = list
             $0.record.generation = generation
         }
-        let others = members.filter { $0 != index && ($0 < count || simulator.nodes[$0].life > 0) }
+        // Those that it has heard of and that have not left since, as a node keeps them on its disk.
+        let others = members.filter {
+            $0 != index && !goneForGood.contains($0) && ($0 < count || simulator.nodes[$0].life > 0)
+        }
         simulator.start(
             index,
             remembered: others.map { simulator.nodes[$0].record.cluster },

@@ -591,6 +591,30 @@ private func shown(_ values: [Double]) -> String {
         #expect(simulator.nodes[2].stopReason == .generationBehind(seen: seen))
     }
 
+    /// Hellos were numbered from 1 in each life.
+    @Test func `a refusal for an earlier life is none for the next`() {
+        var simulator = GossipSimulator.cluster(2, seed: 37)
+        simulator.captureInterval = 1
+        simulator.capturesMax = 1000
+        #expect(simulator.run(limitMilliseconds: 10_000) { $0.agrees(up: 2) } != nil)
+        let newcomer = simulator.add(seeds: [GossipSimulator.seed(0)], name: "n1")
+        simulator.start(newcomer)
+        simulator.run(milliseconds: 1000)
+        #expect(simulator.nodes[newcomer].stopReason != nil)
+        simulator.crash(newcomer)
+        // In its next life it has a name of its own, and the seed is silent.
+        simulator.edit(newcomer) { $0.record.name = "n2" }
+        simulator.edit(0) { $0.side = 1 }
+        simulator.start(newcomer)
+        simulator.run(milliseconds: 10)
+        for capture in simulator.captures where capture.receiver == newcomer && capture.life == 1 {
+            simulator.deliver(capture.bytes, to: newcomer, from: capture.from)
+        }
+        #expect(simulator.nodes[newcomer].stopReason == nil)
+        simulator.edit(0) { $0.side = 0 }
+        #expect(simulator.run(limitMilliseconds: 10_000) { $0.agrees(up: 3) } != nil)
+    }
+
     @Test func `a name belongs to one living member`() {
         var simulator = GossipSimulator.cluster(3, seed: 33)
         #expect(simulator.run(limitMilliseconds: 10_000) { $0.agrees(up: 3) } != nil)
