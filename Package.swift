@@ -84,7 +84,9 @@ let package = Package(
         pure("MembershipSimulation", ["ClusterCore", "Membership"]),
         .executableTarget(
             name: "henge-sim",
-            dependencies: ["ClusterCore", "Membership", "MembershipSimulation", "Simulation", argumentParser],
+            dependencies: [
+                "ClusterCore", "Membership", "MembershipSimulation", "PeerProtocol", "Simulation", argumentParser,
+            ],
             swiftSettings: settings
         ),
 

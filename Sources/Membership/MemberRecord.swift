@@ -136,6 +136,15 @@ extension MemberRecord {
         return result
     }
 
+    /// As `merged(with:)`, without the rules that are switched off.
+    func merged(with other: MemberRecord, ablations: MembershipAblations) -> MemberRecord {
+        guard ablations.contains(.mergeByHalves) else { return merged(with: other) }
+        func order(_ record: MemberRecord) -> (UInt64, UInt32, UInt8, UInt32) {
+            (record.generation, record.incarnation, record.liveness.rawValue, record.sequence)
+        }
+        return order(self) < order(other) ? other : self
+    }
+
     /// Whether the other statement of the same generation is newer. An owner never states two things under one
     /// (incarnation, sequence); where a broken one does, the bytes decide, so that all nodes still agree.
     private func isStatedBefore(_ other: MemberRecord) -> Bool {

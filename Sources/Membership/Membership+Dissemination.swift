@@ -81,6 +81,8 @@ extension Membership {
     }
 
     private mutating func enqueueGossip(_ id: NodeID, now: Instant) {
+        // A tombstone may have had to go as soon as it came.
+        guard id == own.id || table.index(of: id) != nil else { return }
         let rounds = (log10Thousandths(table.memberCount + 2) + 999) / 1000
         let transmits = max(configuration.gossipTransmitsMin, 4 * Int(rounds))
         gossip.removeAll { $0.id == id }

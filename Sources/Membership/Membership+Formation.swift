@@ -145,7 +145,9 @@ extension Membership {
         now: Instant,
         effects: inout [MembershipEffect]
     ) {
-        guard hello.record.id == sender, hello.clusterName == configuration.clusterName else {
+        guard hello.record.id == sender,
+            hello.clusterName == configuration.clusterName || configuration.ablations.contains(.clusterName)
+        else {
             statistics.malformed &+= 1
             return
         }
@@ -178,7 +180,7 @@ extension Membership {
             if isReply {
                 beginJoining(sender, at: endpoint, effects: &effects, now: now)
             } else if joinPull == nil {
-                sendHello(to: endpoint, nonce: invitationNonce, seesReceiver: true, effects: &effects)
+                sendHello(to: endpoint, nonce: contacts.invitationNonce, seesReceiver: true, effects: &effects)
             }
         }
         for index in contacts.contacts.indices where contacts.contacts[index].nextTry <= now {
@@ -186,9 +188,6 @@ extension Membership {
         }
         evaluateFormation(now, effects: &effects)
     }
-
-    /// The nonce of hellos that answer an invitation; contacts count from 1.
-    private var invitationNonce: UInt32 { .max }
 
     private mutating func note(
         answer hello: GossipHello,
@@ -282,7 +281,9 @@ extension Membership {
             !contacts.contacts.contains(where: { $0.answer?.joined == true && isFresh($0.answer, now: now) })
         else { return }
         let others = agreeing(now)
-        guard others.count + 1 >= size.total / 2 + 1 else { return }
+        guard others.count + 1 >= size.total / 2 + 1 || configuration.ablations.contains(.majorityToForm) else {
+            return
+        }
         let isComplete =
             contacts.unresolvedCount == 0
             && contacts.contacts.allSatisfy { $0.isSelf || ($0.answer?.seesMe == true && isFresh($0.answer, now: now)) }
@@ -495,7 +496,7 @@ extension Membership {
     ) {
         // An answer to a hello of this node, and only while it seeks: nobody is talked out of a cluster.
         let isAnswer =
-            refusal.nonce == invitationNonce || contacts.contacts.contains { $0.nonce == refusal.nonce }
+            refusal.nonce == contacts.invitationNonce || contacts.contacts.contains { $0.nonce == refusal.nonce }
         guard stage == .seeking, isAnswer else { return }
         switch refusal.reason {
         case .configuration:

@@ -27,6 +27,7 @@ extension Membership {
             guard record.generation == generation, record.incarnation == incarnation else { return }
             if table.edit(index, { $0.suspicion?.add(accuser) }) == true {
                 forward(subject, now: now)
+                if table.peers[index].suspicion?.isFull == true { statistics.suspicionsConfirmed &+= 1 }
                 // A second opinion at once: it confirms within a probe, or it refutes.
                 // In a large cluster by some only, three times as many as are needed.
                 let wanted = 3 * (configuration.suspicionConfirmations + 1)
@@ -57,8 +58,13 @@ extension Membership {
             return
         }
         let known = table.peers[index].record
-        var merged = known.merged(with: record)
+        var merged = known.merged(with: record, ablations: configuration.ablations)
         if merged == known { return }
+        if configuration.ablations.contains(.evidenceAboutTheDead), !known.isLiving, !merged.isLiving,
+            merged.generation == known.generation
+        {
+            return
+        }
         if merged.liveness == .down, known.liveness == .alive, merged.generation == known.generation,
             sender != record.id, !merged.isTombstone
         {
@@ -186,6 +192,9 @@ extension Membership {
                 if let expires = peer.expires, expires < oldest?.expires ?? .distantFuture { oldest = (index, expires) }
             }
             guard let oldest else { return }
+            // What was to be told of it goes too: the queue holds nothing that the table lacks.
+            let id = table.peers[oldest.index].record.id
+            gossip.removeAll { $0.id == id }
             table.remove(at: oldest.index)
         }
     }
@@ -211,6 +220,7 @@ extension Membership {
             stop(.forgotten, effects: &effects)
             return
         }
+        if configuration.ablations.contains(.refutation) { return }
         let isAccused = record.liveness != .alive && record.incarnation >= own.incarnation
         let isAhead =
             record.incarnation > own.incarnation

@@ -114,6 +114,7 @@ package struct Membership: Sendable {
             remembered: remembered,
             own: own.cluster,
             limit: configuration.contactsMax,
+            firstNonce: UInt32.random(in: 1...UInt32.max / 2, using: &random),
             now: now
         )
         self.nextSequence = UInt32.random(in: 1...1_000_000, using: &random)
@@ -239,7 +240,7 @@ package struct Membership: Sendable {
             statistics.malformed &+= 1
             return
         }
-        if datagram.clusterTag != clusterTag {
+        if datagram.clusterTag != clusterTag, !configuration.ablations.contains(.clusterName) {
             statistics.foreignCluster &+= 1
             receiveForeign(datagram, from: endpoint, effects: &effects)
             return

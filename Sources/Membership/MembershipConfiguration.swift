@@ -88,6 +88,9 @@ package struct MembershipConfiguration: Hashable, Sendable {
     /// Payload of a datagram, 600 to 65,000 bytes.
     package var datagramBytesMax = 1200
 
+    /// Rules that are switched off, for the simulator alone: no setting leads here.
+    package var ablations: MembershipAblations = []
+
     package init() {}
 
     /// Throws what contradicts.

@@ -179,6 +179,8 @@ package struct MembershipStatistics: Hashable, Sendable {
     package var indirectProbesRequested: UInt64 = 0
     package var suspicions: UInt64 = 0
     package var convictions: UInt64 = 0
+    /// Suspicions that three others confirmed.
+    package var suspicionsConfirmed: UInt64 = 0
     package var refutations: UInt64 = 0
     package var pulls: UInt64 = 0
     package var pullsSuppressed: UInt64 = 0

@@ -45,13 +45,25 @@ struct SeedContacts: Sendable {
 
     private let own: Endpoint
     private let limit: Int
-    private var nextNonce: UInt32 = 1
+    /// The nonce of hellos that answer an invitation.
+    let invitationNonce: UInt32
+    private var nextNonce: UInt32
 
-    init(seeds: [HostAndPort], remembered: [Endpoint], own: Endpoint, limit: Int, now: Instant) {
+    /// `firstNonce`: from 1, another one in each life of the node, lest answers to an earlier one be taken for its own.
+    init(
+        seeds: [HostAndPort],
+        remembered: [Endpoint],
+        own: Endpoint,
+        limit: Int,
+        firstNonce: UInt32,
+        now: Instant
+    ) {
         self.own = own
         self.limit = limit
         self.seeds = []
         self.nextLostRetry = now
+        self.invitationNonce = firstNonce
+        self.nextNonce = firstNonce + 1
         for host in seeds where !self.seeds.contains(where: { $0.host == host }) && self.seeds.count < limit {
             if let address = IPAddress(host.host) {
                 let endpoint = Endpoint(address, port: host.port)

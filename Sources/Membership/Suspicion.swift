@@ -12,6 +12,9 @@ struct Suspicion: Hashable, Sendable {
     /// In the order in which they were heard of.
     private(set) var accusers: [NodeID] = []
 
+    /// Whether three have confirmed the first accuser.
+    var isFull: Bool { accusers.count == Self.accusersMax }
+
     init(since: Instant) {
         self.since = since
     }

@@ -16,6 +16,41 @@ package struct GossipSimulator {
         package init(lossPercent: Int = 0) { self.lossPercent = lossPercent }
     }
 
+    /// A fault of the network that is in force, besides `network`; several may be at once.
+    package enum LinkFault: Hashable, Sendable {
+        /// So many in a hundred datagrams are lost from one node to another; nil stands for all nodes. 100 is a cut, which
+        /// breaks connections too.
+        case loss(from: Int?, to: Int?, percent: Int)
+        /// Nodes inside and nodes outside do not hear each other; those beyond the end of the list are outside.
+        case split(inside: [Bool])
+        /// Each datagram takes up to so long more, and may be overtaken.
+        case jitter(mostMilliseconds: UInt64)
+        case duplicates(percent: Int)
+        /// Bytes are changed. What still decodes is dropped, since the checksum of UDP is not simulated.
+        case corruption(percent: Int)
+        /// The end is missing.
+        case truncation(percent: Int)
+    }
+
+    /// Something in the course of events that must not be, for the campaign to report.
+    package enum Finding: Hashable, Sendable {
+        /// A datagram of another cluster, or one that does not decode, changed what a node knows.
+        case strangerHeard(String)
+        /// What a datagram said is not in what its receiver knows.
+        case evidenceLost(String)
+    }
+
+    /// A datagram that was delivered.
+    package struct Capture: Sendable {
+        package var receiver: Int
+        /// Whether the receiver was part of a cluster.
+        package var wasMember: Bool
+        /// Which start of the receiver's took it.
+        package var life: Int
+        package var from: Endpoint
+        package var bytes: [UInt8]
+    }
+
     /// A machine with the process that runs on it, if any.
     package struct Node {
         /// What its next start begins with, but for the generation, which each start raises.
@@ -28,7 +63,7 @@ package struct GossipSimulator {
         package var deadline = Instant.distantFuture
         /// The end of a pause as SIGSTOP makes one; nil while the process runs.
         package var pausedUntil: Instant?
-        /// What came during the pause, at most `inboxMax` datagrams.
+        /// What came during the pause, or while the processor was busy.
         package var inbox: [(from: Endpoint, bytes: [UInt8], isStreamed: Bool)] = []
         /// All events of all its processes, the oldest first.
         package var events: [(at: Instant, event: MembershipEvent)] = []
@@ -39,6 +74,13 @@ package struct GossipSimulator {
         package var joinedCount = 0
         /// Nodes of different sides do not hear each other.
         package var side = 0
+        /// How long the processor takes for a datagram; 0: no time at all.
+        package var microsecondsEach: UInt64 = 0
+        /// Datagrams that wait for the process at most: what a socket's buffer holds.
+        package var inboxMax = 1000
+        /// How often it was started.
+        package fileprivate(set) var life = 0
+        fileprivate var busyUntil = Instant(nanoseconds: 0)
         /// What its membership says after each call.
         package var hash: UInt64 = 0
         /// When the wake-up comes that is on the queue and counts.
@@ -47,15 +89,13 @@ package struct GossipSimulator {
         package var isRunning: Bool { membership != nil && stopReason == nil }
     }
 
-    /// Datagrams that wait for a paused process at most: what a socket's buffer holds.
-    package static let inboxMax = 1000
-
     private enum Action {
         case datagram(to: Endpoint, from: Endpoint, bytes: [UInt8], isStreamed: Bool)
         case exchangeRequest(to: Endpoint, from: Endpoint, bytes: [UInt8])
         case exchangeReply(to: Endpoint, from: Endpoint, bytes: [UInt8])
         case start(Int)
         case resume(Int)
+        case serve(Int)
         case wake(Int)
     }
 
@@ -88,6 +128,18 @@ package struct GossipSimulator {
     /// Calls into nodes so far: datagrams, deadlines and all else.
     package private(set) var callCount: UInt64 = 0
     private var random: Xoshiro256
+    /// Of the datagrams that were delivered, one in so many is kept, the last ones.
+    package var captureInterval = 16
+    package var capturesMax = 0
+    package private(set) var captures: [Capture] = []
+    /// Whether each delivery is looked at for findings.
+    package var isLookingAtDeliveries = false
+    private var findings: [Finding] = []
+    /// No shorter datagram has a record aboard.
+    private static let bytesWithRecordMin = 140
+    private var linkFaults: [(number: Int, fault: LinkFault)] = []
+    private var linkFaultNumber = 0
+    private var deliveryCount = 0
     /// Which nodes have an address. Only asked, never listed: its order is not the seed's.
     private var owners: [Endpoint: [Int]] = [:]
     private var queue: [Pending] = []
@@ -138,6 +190,8 @@ package struct GossipSimulator {
     package mutating func start(_ index: Int, remembered: [Endpoint] = [], losesGeneration: Bool = false) {
         if !losesGeneration { nodes[index].record.generation += 1 }
         nodes[index].stopReason = nil
+        nodes[index].life += 1
+        nodes[index].busyUntil = now
         nodes[index].inbox = []
         nodes[index].pausedUntil = nil
         let membership = Membership(
@@ -171,6 +225,35 @@ package struct GossipSimulator {
         push(.resume(index), at: end)
     }
 
+    /// Lets a process go on that was stopped.
+    package mutating func resume(_ index: Int) {
+        guard nodes[index].pausedUntil != nil else { return }
+        nodes[index].pausedUntil = nil
+        let inbox = nodes[index].inbox
+        nodes[index].inbox = []
+        for datagram in inbox {
+            arrive(datagram.bytes, at: index, from: datagram.from, isStreamed: datagram.isStreamed)
+        }
+        scheduleWake(index)
+    }
+
+    /// Puts a fault of the network in force; returns its number, for `end(linkFault:)`.
+    package mutating func begin(_ fault: LinkFault) -> Int {
+        linkFaultNumber += 1
+        linkFaults.append((linkFaultNumber, fault))
+        return linkFaultNumber
+    }
+
+    package mutating func end(linkFault number: Int) { linkFaults.removeAll { $0.number == number } }
+
+    package mutating func endLinkFaults() { linkFaults = [] }
+
+    /// What was found since the last call.
+    package mutating func takeFindings() -> [Finding] {
+        defer { findings = [] }
+        return findings
+    }
+
     /// Calls into a running node.
     package mutating func call(_ index: Int, _ body: (inout Membership, Instant, inout [MembershipEffect]) -> Void) {
         var effects: [MembershipEffect] = []
@@ -193,9 +276,13 @@ package struct GossipSimulator {
     // MARK: Time
 
     package mutating func run(milliseconds: UInt64) {
-        let end = now.advanced(byMilliseconds: milliseconds)
+        run(until: now.advanced(byMilliseconds: milliseconds))
+    }
+
+    /// Runs to that moment, which is not in the past.
+    package mutating func run(until end: Instant) {
         while step(until: end) {}
-        now = end
+        now = max(now, end)
     }
 
     /// Runs until the condition holds; the milliseconds that took, or nil where the limit came first.
@@ -240,7 +327,10 @@ package struct GossipSimulator {
         guard nodes[index].wakeAt <= now else { return }
         nodes[index].wakeAt = .distantFuture
         guard nodes[index].isRunning, nodes[index].pausedUntil == nil else { return }
-        if nodes[index].deadline <= now {
+        if nodes[index].busyUntil > now {
+            nodes[index].wakeAt = nodes[index].busyUntil
+            push(.wake(index), at: nodes[index].busyUntil)
+        } else if nodes[index].deadline <= now {
             note(UInt64(index))
             call(index) { $0.advance(to: $1, effects: &$2) }
         } else {
@@ -254,20 +344,18 @@ package struct GossipSimulator {
         case .wake(let index): wake(index)
         case .resume(let index):
             guard let end = nodes[index].pausedUntil, end <= now else { return }
-            nodes[index].pausedUntil = nil
-            let inbox = nodes[index].inbox
-            nodes[index].inbox = []
-            for datagram in inbox {
-                deliver(datagram.bytes, to: index, from: datagram.from, isStreamed: datagram.isStreamed)
-            }
-            scheduleWake(index)
+            resume(index)
+        case .serve(let index):
+            // One that crashed or was stopped meanwhile has an empty inbox, or serves it when it goes on.
+            guard nodes[index].isRunning, nodes[index].pausedUntil == nil, nodes[index].busyUntil <= now,
+                !nodes[index].inbox.isEmpty
+            else { return }
+            let datagram = nodes[index].inbox.removeFirst()
+            serve(datagram.bytes, at: index, from: datagram.from, isStreamed: datagram.isStreamed)
+            if !nodes[index].inbox.isEmpty { push(.serve(index), at: nodes[index].busyUntil) }
         case .datagram(let to, let from, let bytes, let isStreamed):
             guard let index = reachable(to, from: from) else { return }
-            if nodes[index].pausedUntil != nil {
-                if nodes[index].inbox.count < Self.inboxMax { nodes[index].inbox.append((from, bytes, isStreamed)) }
-            } else {
-                deliver(bytes, to: index, from: from, isStreamed: isStreamed)
-            }
+            arrive(bytes, at: index, from: from, isStreamed: isStreamed)
         case .exchangeRequest(let to, let from, let bytes):
             guard let index = reachable(to, from: from), nodes[index].pausedUntil == nil else { return }
             var answer: [UInt8] = []
@@ -283,21 +371,114 @@ package struct GossipSimulator {
         }
     }
 
-    private mutating func deliver(_ bytes: [UInt8], to index: Int, from: Endpoint, isStreamed: Bool) {
+    /// A datagram is at the socket.
+    private mutating func arrive(_ bytes: [UInt8], at index: Int, from: Endpoint, isStreamed: Bool) {
+        guard nodes[index].pausedUntil != nil || nodes[index].busyUntil > now else {
+            serve(bytes, at: index, from: from, isStreamed: isStreamed)
+            return
+        }
+        guard nodes[index].inbox.count < nodes[index].inboxMax else { return }
+        nodes[index].inbox.append((from, bytes, isStreamed))
+        if nodes[index].pausedUntil == nil, nodes[index].inbox.count == 1 {
+            push(.serve(index), at: nodes[index].busyUntil)
+        }
+    }
+
+    private mutating func serve(_ bytes: [UInt8], at index: Int, from: Endpoint, isStreamed: Bool) {
+        nodes[index].busyUntil = now.advanced(byNanoseconds: nodes[index].microsecondsEach * 1000)
+        deliver(bytes, to: index, from: from, isStreamed: isStreamed)
+    }
+
+    /// Hands a datagram to a node as if it had just arrived.
+    package mutating func deliver(_ bytes: [UInt8], to index: Int, from: Endpoint, isStreamed: Bool = false) {
         note(KeyHash.hash(bytes))
+        deliveryCount += 1
+        if capturesMax > 0, deliveryCount % captureInterval == 0 {
+            let capture = Capture(
+                receiver: index,
+                wasMember: nodes[index].membership?.phase == .joined,
+                life: nodes[index].life,
+                from: from,
+                bytes: bytes
+            )
+            if captures.count < capturesMax {
+                captures.append(capture)
+            } else {
+                captures[deliveryCount / captureInterval % capturesMax] = capture
+            }
+        }
+        let before = nodes[index].hash
+        // Pings and acknowledgements, most of all, carry nothing to look for; who seeks a cluster keeps nothing yet.
+        let mayTeach =
+            isLookingAtDeliveries && bytes.count >= Self.bytesWithRecordMin
+            && nodes[index].membership?.phase == .joined
         call(index) { membership, now, effects in
             bytes.withUnsafeBytes {
                 membership.receive($0, from: from, isStreamed: isStreamed, now: now, effects: &effects)
             }
         }
+        if isLookingAtDeliveries, mayTeach || nodes[index].hash != before {
+            look(at: bytes, receivedBy: index, whoseHashWas: before, mayTeach: mayTeach)
+        }
+    }
+
+    private mutating func look(
+        at bytes: [UInt8],
+        receivedBy index: Int,
+        whoseHashWas before: UInt64,
+        mayTeach: Bool
+    ) {
+        let tag = GossipDatagram.tag(ofCluster: nodes[index].configuration.clusterName)
+        guard let datagram = bytes.withUnsafeBytes({ try? GossipDatagram(decoding: $0) }), datagram.clusterTag == tag
+        else {
+            if nodes[index].hash != before {
+                findings.append(.strangerHeard("node \(index) learned from a datagram that is none of its cluster's"))
+            }
+            return
+        }
+        guard mayTeach, let membership = nodes[index].membership, membership.phase == .joined,
+            datagram.target == nil || datagram.target == membership.ownRecord.id
+        else { return }
+        for case .record(let record, _) in datagram.entries where record.id != membership.ownRecord.id {
+            // A tombstone may be old, and a verdict about one that is alive waits for the subject's own answer.
+            guard let known = membership.record(of: record.id),
+                !(record.liveness == .down && known.liveness == .alive)
+            else { continue }
+            if (known.generation, known.incarnation, known.sequence)
+                < (record.generation, record.incarnation, record.sequence)
+            {
+                findings.append(.evidenceLost("node \(index) did not keep what it heard of \(record.name)"))
+            }
+        }
     }
 
     private func reachable(_ to: Endpoint, from: Endpoint) -> Int? {
-        guard let receiver = owners[to]?.first(where: { nodes[$0].isRunning }),
-            let sender = owners[from]?.first, nodes[sender].side == nodes[receiver].side
+        guard let receiver = holder(of: to), nodes[receiver].isRunning, let sender = holder(of: from),
+            nodes[sender].side == nodes[receiver].side
         else { return nil }
         return receiver
     }
+
+    /// Who has an address: of several, one that runs.
+    private func holder(of endpoint: Endpoint) -> Int? {
+        guard let holders = owners[endpoint] else { return nil }
+        return holders.first { nodes[$0].isRunning } ?? holders.first
+    }
+
+    /// Whether a connection between two addresses would come about.
+    private func isConnected(_ left: Endpoint, _ right: Endpoint) -> Bool {
+        guard !linkFaults.isEmpty, let first = holder(of: left), let second = holder(of: right) else { return true }
+        return linkFaults.allSatisfy { _, fault in
+            switch fault {
+            case .loss(let from, let to, 100):
+                (from ?? first != first || to ?? second != second) && (from ?? second != second || to ?? first != first)
+            case .split(let inside): isInside(first, inside) == isInside(second, inside)
+            case .loss, .jitter, .duplicates, .corruption, .truncation: true
+            }
+        }
+    }
+
+    private func isInside(_ index: Int, _ inside: [Bool]) -> Bool { index < inside.count && inside[index] }
 
     private mutating func perform(_ effects: [MembershipEffect], of index: Int) {
         let own = nodes[index].record.cluster
@@ -307,6 +488,7 @@ package struct GossipSimulator {
             case .stream(let bytes, let endpoint):
                 // Connections lose nothing as long as both ends can be reached; opening one takes a round trip.
                 let target = aliases[endpoint] ?? endpoint
+                guard isConnected(own, target) else { continue }
                 let delay = 2 * UInt64.random(in: network.delayMicroseconds, using: &random) * 1000
                 push(
                     .datagram(to: target, from: own, bytes: bytes, isStreamed: true),
@@ -316,7 +498,8 @@ package struct GossipSimulator {
                 let addresses = names["\(index)/\(host.host)"] ?? names[host.host] ?? []
                 call(index) { $0.resolved(host, to: addresses, now: $1, effects: &$2) }
             case .pull(let endpoint):
-                guard let request = nodes[index].membership?.exchangeRequest(now: now) else { continue }
+                guard isConnected(own, endpoint), let request = nodes[index].membership?.exchangeRequest(now: now)
+                else { continue }
                 push(
                     .exchangeRequest(to: endpoint, from: own, bytes: request),
                     at: now.advanced(byMilliseconds: 2)
@@ -337,11 +520,38 @@ package struct GossipSimulator {
         datagramCount += 1
         let to = aliases[to] ?? to
         longestDatagram = max(longestDatagram, bytes.count)
+        var bytes = bytes
         var copies = 1
+        var extra: UInt64 = 0
         if chance(network.duplicatePercent) { copies = 2 }
+        if !linkFaults.isEmpty {
+            let sender = holder(of: from)
+            let receiver = holder(of: to)
+            for (_, fault) in linkFaults {
+                switch fault {
+                case .loss(let source, let target, let percent):
+                    if source ?? sender == sender, target ?? receiver == receiver, chance(percent) { return }
+                case .split(let inside):
+                    if let sender, let receiver, isInside(sender, inside) != isInside(receiver, inside) { return }
+                case .jitter(let most): extra += UInt64.random(in: 0...most * 1_000_000, using: &random)
+                case .duplicates(let percent): if chance(percent) { copies = 2 }
+                case .corruption(let percent):
+                    guard chance(percent), !bytes.isEmpty else { continue }
+                    for _ in 0..<Int.random(in: 1...8, using: &random) {
+                        let place = Int.random(in: 0..<bytes.count, using: &random)
+                        bytes[place] ^= UInt8.random(in: 1...255, using: &random)
+                    }
+                    if bytes.withUnsafeBytes({ (try? GossipDatagram(decoding: $0)) != nil }) { return }
+                case .truncation(let percent):
+                    if chance(percent), !bytes.isEmpty {
+                        bytes.removeLast(Int.random(in: 1...bytes.count, using: &random))
+                    }
+                }
+            }
+        }
         for _ in 0..<copies {
             if chance(network.lossPercent) { continue }
-            var delay = UInt64.random(in: network.delayMicroseconds, using: &random) * 1000
+            var delay = UInt64.random(in: network.delayMicroseconds, using: &random) * 1000 + extra
             if chance(network.detourPercent) { delay += UInt64.random(in: 0...20_000_000, using: &random) }
             push(.datagram(to: to, from: from, bytes: bytes, isStreamed: false), at: now.advanced(byNanoseconds: delay))
         }

@@ -68,17 +68,25 @@ package struct Outcome: Sendable {
     package var errors: UInt64
     package var misses: UInt64
     package var lines: [String]
+    /// Frames that nodes received, as many of each kind as were asked for.
+    package var samples: [[UInt8]]
 }
 
 extension Scenario {
     /// Runs the story with that seed.
-    package func run(seed: UInt64, isLogging: Bool = false, onLine: ((String) -> Void)? = nil) -> Outcome {
+    package func run(
+        seed: UInt64,
+        isLogging: Bool = false,
+        samplesPerKind: UInt64 = 0,
+        onLine: ((String) -> Void)? = nil
+    ) -> Outcome {
         var options = WorldOptions(seed: seed)
         options.nodes = nodes
         options.replicas = replicas
         options.workers = workers
         options.partition = partition
         options.isLogging = isLogging
+        options.samplesPerKind = samplesPerKind
         let world = World(options)
         world.onLine = onLine
         for index in 0..<nodes { world.start(index) }
@@ -113,7 +121,8 @@ extension Scenario {
             answers: world.monitor.answers,
             errors: world.monitor.errors,
             misses: world.monitor.misses,
-            lines: world.lines
+            lines: world.lines,
+            samples: world.samples
         )
     }
 

@@ -197,6 +197,9 @@ extension World {
                 {
                     offset += count
                     frames[Int(kind.rawValue)] += 1
+                    if frames[Int(kind.rawValue)] <= options.samplesPerKind {
+                        samples.append(Array(raw[(offset - count)..<offset]))
+                    }
                     if kind == .hello {
                         let hello = try Hello(body)
                         if toOpener {

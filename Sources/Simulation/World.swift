@@ -26,6 +26,8 @@ package struct WorldOptions: Sendable {
     package var fillDelayMilliseconds: UInt64 = 5000
     /// Called with a line for each event that a reader of the run wants to see.
     package var isLogging = false
+    /// So many received frames of each kind are kept, the first ones.
+    package var samplesPerKind: UInt64 = 0
 
     package init(seed: UInt64) {
         self.seed = seed
@@ -54,6 +56,8 @@ package final class World {
     var clients: [Client] = []
     /// How many frames of each kind were received.
     var frames: [UInt64] = Array(repeating: 0, count: 256)
+    /// Whole frames as they were received.
+    var samples: [[UInt8]] = []
     var isWorkloadRunning = false
     var monitor = Monitor()
 

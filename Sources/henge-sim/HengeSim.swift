@@ -8,7 +8,9 @@ struct HengeSim: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "henge-sim",
         abstract: "Runs simulated clusters in virtual time, from seeds.",
-        subcommands: [Cluster.self, MembershipCampaign.self, MembershipFigures.self],
+        subcommands: [
+            Cluster.self, MembershipCampaign.self, MembershipControls.self, MembershipFigures.self, Fuzz.self,
+        ],
         defaultSubcommand: Cluster.self
     )
 }

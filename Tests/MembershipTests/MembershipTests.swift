@@ -437,6 +437,33 @@ private func shown(_ values: [Double]) -> String {
         }
     }
 
+    /// Tombstones that had to make room for others stayed in the queue for gossip.
+    @Test func `nothing is to be told of a tombstone that was evicted`() {
+        var configuration = MembershipConfiguration()
+        configuration.directMembersMax = 0
+        configuration.tombstonesMax = 4
+        var simulator = GossipSimulator.cluster(2, seed: 18, configuration: configuration)
+        #expect(simulator.run(limitMilliseconds: 10_000) { $0.agrees(up: 2) } != nil)
+        var random = Xoshiro256(seed: 18)
+        let teller = simulator.nodes[1].record
+        for _ in 0..<100 {
+            var record = Samples.record(&random)
+            record.lifecycle = .left
+            let bytes = GossipDatagram(
+                clusterTag: GossipDatagram.tag(ofCluster: "henge"),
+                sender: teller.id,
+                senderGeneration: teller.generation,
+                target: nil,
+                message: .update(sequence: 0),
+                entries: [.record(record, ageSeconds: UInt32.random(in: 0...1000, using: &random))]
+            ).encoded()
+            simulator.deliver(bytes, to: 0, from: teller.cluster)
+        }
+        let load = simulator.nodes[0].membership?.load
+        #expect(load?.records == 5)
+        #expect((load?.gossipQueued ?? .max) <= 6)
+    }
+
     @Test func `a tombstone is dropped after its term, everywhere and for good`() {
         var configuration = MembershipConfiguration()
         configuration.tombstoneMilliseconds = 30_000
@@ -562,6 +589,30 @@ private func shown(_ values: [Double]) -> String {
         simulator.start(2)
         simulator.run(milliseconds: 10_000)
         #expect(simulator.nodes[2].stopReason == .generationBehind(seen: seen))
+    }
+
+    /// Hellos were numbered from 1 in each life.
+    @Test func `a refusal for an earlier life is none for the next`() {
+        var simulator = GossipSimulator.cluster(2, seed: 37)
+        simulator.captureInterval = 1
+        simulator.capturesMax = 1000
+        #expect(simulator.run(limitMilliseconds: 10_000) { $0.agrees(up: 2) } != nil)
+        let newcomer = simulator.add(seeds: [GossipSimulator.seed(0)], name: "n1")
+        simulator.start(newcomer)
+        simulator.run(milliseconds: 1000)
+        #expect(simulator.nodes[newcomer].stopReason != nil)
+        simulator.crash(newcomer)
+        // In its next life it has a name of its own, and the seed is silent.
+        simulator.edit(newcomer) { $0.record.name = "n2" }
+        simulator.edit(0) { $0.side = 1 }
+        simulator.start(newcomer)
+        simulator.run(milliseconds: 10)
+        for capture in simulator.captures where capture.receiver == newcomer && capture.life == 1 {
+            simulator.deliver(capture.bytes, to: newcomer, from: capture.from)
+        }
+        #expect(simulator.nodes[newcomer].stopReason == nil)
+        simulator.edit(0) { $0.side = 0 }
+        #expect(simulator.run(limitMilliseconds: 10_000) { $0.agrees(up: 3) } != nil)
     }
 
     @Test func `a name belongs to one living member`() {
