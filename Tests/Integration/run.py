@@ -21,7 +21,7 @@ import support  # noqa: E402
 
 
 class Result(unittest.TestResult):
-    passed = failed = skipped = 0
+    passed = failed = passed_over = 0
 
     def startTest(self, test: unittest.TestCase) -> None:
         super().startTest(test)
@@ -60,7 +60,7 @@ class Result(unittest.TestResult):
         if self.problems:
             self.failed += 1
         elif self.reason:
-            self.skipped += 1
+            self.passed_over += 1
         else:
             self.passed += 1
 
@@ -89,8 +89,8 @@ def main() -> int:
         test for test in tests_of(found) if not names or any(name in test.id().replace("_", " ") for name in names)
     ]
     unittest.TestSuite(chosen).run(result)
-    if result.skipped:
-        print(f"{result.skipped} skipped")
+    if result.passed_over:
+        print(f"{result.passed_over} skipped")
     print(f"{result.passed} passed, {result.failed} failed")
     return 0 if result.passed and not result.failed else 1
 
