@@ -316,6 +316,8 @@ extension Membership {
         now: Instant,
         effects: inout [MembershipEffect]
     ) {
+        // The backstop's question, most times: a member that knows the same.
+        if nonce == 0, theirs.hash == hash { return }
         guard pullAnswerLimit.take(now) else {
             if nonce != 0 { sendOn(nonce: nonce, joiner: target, at: endpoint, effects: &effects) }
             return

@@ -23,6 +23,8 @@ package struct GossipFigures {
         case restart
         /// Bytes a second that a member sends while nothing happens: payload, and 28 for IPv4 and UDP.
         case idle
+        /// Datagrams a second that a member sends while nothing happens.
+        case packets
         /// One member stands still for 2 s, runs for 1 s, and so on: how often a minute another one's list of those that
         /// are down changes, after the first minute.
         case flapping
@@ -34,6 +36,7 @@ package struct GossipFigures {
             switch self {
             case .formation, .join, .leave, .crash, .heal, .restart: "ms"
             case .idle: "B/s"
+            case .packets: "datagrams/s"
             case .flapping: "a minute"
             case .stalls: "convictions"
             }
@@ -87,7 +90,8 @@ package struct GossipFigures {
             return wait(&simulator, besides: index) { $0.view(of: index, by: $1)?.liveness == .down }
         case .heal: return heal(&simulator)
         case .restart: return restart(&simulator, &random)
-        case .idle: return idle(&simulator)
+        case .idle: return idle(&simulator) { $0.bytesSent + 28 * $0.datagramsSent }
+        case .packets: return idle(&simulator) { $0.datagramsSent }
         case .flapping: return flapping(&simulator, &random)
         case .stalls: return stalls(&simulator, &random)
         }
@@ -164,12 +168,10 @@ package struct GossipFigures {
         return isWronged ? nil : time
     }
 
-    private func idle(_ simulator: inout GossipSimulator) -> Double? {
+    /// What a member sends in a second.
+    private func idle(_ simulator: inout GossipSimulator, _ amount: (MembershipStatistics) -> UInt64) -> Double? {
         func sent() -> UInt64 {
-            simulator.nodes.reduce(0) { sum, node in
-                guard let statistics = node.membership?.statistics else { return sum }
-                return sum + statistics.bytesSent + 28 * statistics.datagramsSent
-            }
+            simulator.nodes.reduce(0) { sum, node in sum + (node.membership.map { amount($0.statistics) } ?? 0) }
         }
         let before = sent()
         simulator.run(milliseconds: 60_000)

@@ -14,6 +14,11 @@ extension MemberTable {
             && firstExpiry == peers.compactMap(\.expires).min() ?? .distantFuture
             && hashSum == members.reduce(0) { $0 &+ $1.record.hash }
             && memberCount == members.count
+            && bucketSums
+                == (0..<MemberTable.bucketCount).map { bucket in
+                    members.reduce(0) { $0 &+ (MemberTable.bucket(of: $1.record.id) == bucket ? $1.record.hash : 0) }
+                }
+            && upCount == members.count { $0.record.lifecycle == .up && $0.record.isLiving }
             && aliveCount == members.count { $0.record.liveness == .alive }
     }
 }
