@@ -58,7 +58,7 @@ package struct AdminRouter: Sendable {
         switch path {
         case "/livez", "/readyz", "/metrics", "/version", "/v1/status", "/v1/ring", "/v1/tasks", "/v1/events":
             wanted = "GET"
-        case "/v1/drain", "/v1/undrain", "/v1/forget", "/v1/form": wanted = "POST"
+        case "/v1/drain", "/v1/undrain", "/v1/forget", "/v1/form", "/v1/brake/release": wanted = "POST"
         default:
             return Self.problem(
                 ProblemDocument(
@@ -140,6 +140,13 @@ package struct AdminRouter: Sendable {
         if path == "/v1/form" {
             do throws(AdministrationError) {
                 return Self.json(try await administration.form())
+            } catch {
+                return Self.problem(ProblemDocument(error))
+            }
+        }
+        if path == "/v1/brake/release" {
+            do throws(AdministrationError) {
+                return Self.json(try await administration.releaseBrake())
             } catch {
                 return Self.problem(ProblemDocument(error))
             }

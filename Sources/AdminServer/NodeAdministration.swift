@@ -19,6 +19,9 @@ package protocol NodeAdministration: Sendable {
     /// Has the node form a cluster with the seeds that answer, without a majority of them.
     func form() async throws(AdministrationError) -> MembersReport
 
+    /// Has all members that can be reached take who is down out of the ring, although many went at once.
+    func releaseBrake() async throws(AdministrationError) -> BrakeReport
+
     /// The node's last membership events.
     func events() async -> EventList
 

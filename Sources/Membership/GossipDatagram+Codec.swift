@@ -268,7 +268,7 @@ extension MemberRecord {
         buffer.appendInteger(configurationHash)
         buffer.appendInteger(protocolVersion)
         buffer.appendInteger(memoryBytes)
-        buffer.append(sawThree ? 1 : 0)
+        buffer.append((sawThree ? 1 : 0) | (isDamped ? 2 : 0))
         return buffer.array()
     }
 
@@ -295,6 +295,7 @@ extension MemberRecord {
         memoryBytes = try reader.integer()
         let flags: UInt8 = try reader.integer()
         sawThree = flags & 1 != 0
+        isDamped = flags & 2 != 0
         guard name.utf8.count <= Self.nameBytesMax, zone.utf8.count <= Self.zoneBytesMax else { throw MalformedBytes() }
     }
 }

@@ -76,7 +76,7 @@ extension Membership {
         // The accused hears of it first: that gives it the most time to refute.
         var entries: [GossipEntry] = []
         if let verdict = peer.verdict {
-            entries = [.record(verdict.record, ageSeconds: 0)]
+            entries = [.record(verdict.record, ageSeconds: verdict.ageSeconds)]
         } else if peer.record.liveness != .alive {
             entries = [entry(for: peer, now: now)]
         }
@@ -279,7 +279,14 @@ extension Membership {
             } else if let verdict = table.peers[index].verdict, verdict.deadline <= now {
                 let peer = table.peers[index]
                 table.peers[index].verdict = nil
-                apply(peer.record.merged(with: verdict.record), at: index, by: nil, now: now, effects: &effects)
+                apply(
+                    peer.record.merged(with: verdict.record),
+                    at: index,
+                    by: nil,
+                    now: now,
+                    ageSeconds: verdict.ageSeconds,
+                    effects: &effects
+                )
             }
         }
         // Counted after the verdicts, which take opinions away; a conviction takes none, for a suspect had none.
@@ -310,6 +317,7 @@ extension Membership {
         }
         let least = Suspicion.leastMilliseconds(members: table.memberCount + 1, configuration: configuration)
         if milliseconds >= least {
+            damping.stalled(milliseconds: milliseconds, now)
             // The others may have given this node up: ask two of them before anything else.
             for index in livingOthers.shuffled(using: &random).prefix(2) {
                 let record = table.peers[index].record

@@ -62,6 +62,9 @@ package struct Membership: Sendable {
     var nextDownProbe: Instant
     var nextSequence: UInt32
 
+    // The ring.
+    var damping = FlapDamping()
+
     // Dissemination.
     var gossip: [GossipItem] = []
     var nextGossip: Instant
@@ -185,6 +188,8 @@ package struct Membership: Sendable {
         if !gossip.isEmpty { fold(nextGossip) }
         if let joinSettle { fold(joinSettle.deadline(configuration)) }
         if let twin { fold(twin.deadline) }
+        if let until = damping.until { fold(until) }
+        if let word = damping.word { fold(word.due) }
         for probe in probes { fold(probe.next) }
         for relay in relays { fold(relay.nackAt ?? relay.endsAt) }
         let opinions = opinionCount
@@ -329,6 +334,7 @@ package struct Membership: Sendable {
             advanceProbes(to: now, effects: &effects)
             advanceConvictions(to: now, effects: &effects)
             advanceLostSeeds(to: now, effects: &effects)
+            advanceDamping(to: now, effects: &effects)
             advanceDissemination(to: now, effects: &effects)
         } else if stage == .seeking {
             advanceSeeking(to: now, effects: &effects)
@@ -401,6 +407,8 @@ package struct Membership: Sendable {
             age = UInt32(
                 clamping: (configuration.tombstoneMilliseconds - min(left, configuration.tombstoneMilliseconds)) / 1000
             )
+        } else if let lost = peer.lost {
+            age = UInt32(clamping: now.milliseconds(since: lost) / 1000)
         }
         return .record(peer.record, ageSeconds: age)
     }

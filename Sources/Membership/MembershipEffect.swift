@@ -38,6 +38,14 @@ package enum MembershipEvent: Hashable, Sendable {
     case configurationDiffers(name: String, at: Endpoint, difference: String)
     /// A node was refused because a living member has its name.
     case rejectedName(String, at: Endpoint)
+    /// A member came back after it had been given up, and stays out of the ring for a while; this node, perhaps.
+    case damped(NodeID, name: String)
+    /// The ring takes it back.
+    case undamped(NodeID, name: String)
+    /// Removals from the ring wait: these members of `ringSize` went together, or none where this node doubts itself.
+    case braked(lost: [String], ringSize: Int)
+    /// They wait no longer.
+    case brakeEnded(RingBrake.End)
     /// The own process stood still for so long.
     case stalled(milliseconds: UInt64)
 }
@@ -55,6 +63,10 @@ extension MembershipEvent {
         case rejectedCluster = "rejected-cluster"
         case configurationDiffers = "configuration-differs"
         case rejectedName = "rejected-name"
+        case damped
+        case undamped
+        case braked
+        case brakeEnded = "brake-ended"
         case stalled
     }
 
@@ -70,6 +82,10 @@ extension MembershipEvent {
         case .rejectedCluster: .rejectedCluster
         case .configurationDiffers: .configurationDiffers
         case .rejectedName: .rejectedName
+        case .damped: .damped
+        case .undamped: .undamped
+        case .braked: .braked
+        case .brakeEnded: .brakeEnded
         case .stalled: .stalled
         }
     }
@@ -162,6 +178,7 @@ package struct MembershipStatistics: Hashable, Sendable {
     package var suspicions: UInt64 = 0
     package var convictions: UInt64 = 0
     package var refutations: UInt64 = 0
+    package var dampings: UInt64 = 0
     package var pulls: UInt64 = 0
     package var pullsSuppressed: UInt64 = 0
     package var updatesRetried: UInt64 = 0

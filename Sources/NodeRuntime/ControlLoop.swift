@@ -90,6 +90,7 @@ final class ControlLoop: LinkOwner {
             case .ask(let body): body(&plane, loop.now)
             case .order(_, _, let reply), .forget(_, let reply), .form(let reply):
                 reply(.refused("the node has stopped"))
+            case .releaseBrake(let reply): reply(BrakeRelease())
             case .signals, .connection, .stop: break
             }
         }
@@ -162,6 +163,8 @@ final class ControlLoop: LinkOwner {
         case .forget(let node, let reply):
             reply(plane.forget(node: node, now: loop.now, outbox: &outbox, effects: &effects))
         case .form(let reply): reply(plane.form(now: loop.now, outbox: &outbox, effects: &effects))
+        case .releaseBrake(let reply):
+            reply(plane.releaseBrake(now: loop.now, outbox: &outbox, effects: &effects))
         case .stop(let signal): stop(signal)
         }
     }

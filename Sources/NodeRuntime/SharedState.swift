@@ -90,6 +90,8 @@ final class ControlPort: Sendable {
         case forget(node: String, reply: @Sendable (OrderOutcome) -> Void)
         /// The word to form a cluster without a majority of the seeds, and the answer.
         case form(reply: @Sendable (OrderOutcome) -> Void)
+        /// The word that removals from the ring wait no longer, and who was told.
+        case releaseBrake(reply: @Sendable (BrakeRelease) -> Void)
         case stop(ProcessSignal)
     }
 

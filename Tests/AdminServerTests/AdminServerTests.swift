@@ -128,6 +128,7 @@ private actor GatedNode: NodeAdministration {
     func undrain(node: String) async throws(AdministrationError) -> TaskReport { throw .unknownNode(node) }
     func forget(node: String) async throws(AdministrationError) -> MembersReport { throw .unknownNode(node) }
     func form() async throws(AdministrationError) -> MembersReport { throw .unavailable("not now") }
+    func releaseBrake() async throws(AdministrationError) -> BrakeReport { throw .unavailable("not now") }
     func events() async -> EventList { EventList(node: "n1", events: [], dropped: 0) }
     func liveness() async -> Bool { true }
     func readiness() async -> Readiness { Readiness(ready: true) }

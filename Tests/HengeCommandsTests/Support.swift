@@ -142,15 +142,19 @@ actor ScriptedNode: NodeAdministration {
     private(set) var forgotten: [String] = []
     /// How often it was told to form a cluster.
     private(set) var formations = 0
+    /// What it answers to the word that brakes are to be released.
+    private let brakes: BrakeReport
 
     init(
         _ script: [ClusterStatus],
         drain answer: Result<TaskReport, AdministrationError> = .success(drainTask(0)),
-        objection: AdministrationError? = nil
+        objection: AdministrationError? = nil,
+        brakes: BrakeReport = BrakeReport(told: ["n1"], unreachable: [])
     ) {
         self.script = script
         self.answer = answer
         self.objection = objection
+        self.brakes = brakes
     }
 
     func status() async -> ClusterStatus { script.count > 1 ? script.removeFirst() : script[0] }
@@ -179,6 +183,7 @@ actor ScriptedNode: NodeAdministration {
         return MembersReport(node: "n1", members: ["n1"])
     }
 
+    func releaseBrake() async throws(AdministrationError) -> BrakeReport { brakes }
     func events() async -> EventList { sampleEvents }
     func metrics() async -> String { "" }
     func liveness() async -> Bool { true }
