@@ -40,7 +40,7 @@ package struct RingBrake: Sendable {
 
     /// Why it went off.
     package enum End: Hashable, Sendable {
-        /// Nobody is gone any more, and this node is well.
+        /// So few are gone now that nobody would brake for them, and this node is well.
         case recovered
         case elapsed
         /// At an operator's word.
@@ -98,7 +98,12 @@ package struct RingBrake: Sendable {
         } else if isRemovalDue {
             engagement?.until = now.advanced(byMilliseconds: milliseconds)
         }
-        if !isUnwell, troubles.allSatisfy(\.isReleased) { return end(.recovered) }
+        // A suspicion that is refuted at once, beside one member that died, is no reason to keep that one.
+        let left = troubles.count { !$0.isReleased }
+        if !isUnwell, left < 2 || 3 * left <= current.ringSize {
+            engagement = nil
+            return .brakeEnded(.recovered)
+        }
         return nil
     }
 

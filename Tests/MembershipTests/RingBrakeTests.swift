@@ -104,6 +104,17 @@ import Testing
         #expect(course.look(4) == nil)
     }
 
+    @Test func `a suspicion that is refuted leaves one that died, who is not kept for it`() {
+        var course = Course()
+        course.lose(1, .down)
+        course.lose(2)
+        #expect(course.look(3) == .braked(lost: ["n1", "n2"], ringSize: 3))
+        course.found.removeLast()
+        #expect(course.look(3) == .brakeEnded(.recovered))
+        course.wait(30_000)
+        #expect(course.look(3, isDue: true) == nil)
+    }
+
     @Test func `the operator's word holds until who was gone has come back and goes again`() {
         var course = Course()
         #expect(course.brake.release() == nil)
