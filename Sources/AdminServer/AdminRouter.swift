@@ -59,8 +59,8 @@ package struct AdminRouter: Sendable {
         case "/livez", "/readyz", "/metrics", "/version", "/v1/status", "/v1/ring", "/v1/tasks", "/v1/events",
             "/v1/keyring":
             wanted = "GET"
-        case "/v1/drain", "/v1/undrain", "/v1/forget", "/v1/form", "/v1/keyring/install", "/v1/keyring/use",
-            "/v1/keyring/remove":
+        case "/v1/drain", "/v1/undrain", "/v1/forget", "/v1/form", "/v1/brake/release", "/v1/keyring/install",
+            "/v1/keyring/use", "/v1/keyring/remove":
             wanted = "POST"
         default:
             return Self.problem(
@@ -144,6 +144,9 @@ package struct AdminRouter: Sendable {
         }
         if path == "/v1/form" {
             return await Self.answer { () throws(AdministrationError) in try await administration.form() }
+        }
+        if path == "/v1/brake/release" {
+            return await Self.answer { () throws(AdministrationError) in try await administration.releaseBrake() }
         }
         if path.hasPrefix("/v1/keyring/") { return await changeKeys(path, request) }
         let change: Change

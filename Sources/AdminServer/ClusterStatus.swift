@@ -51,7 +51,7 @@ package struct ClusterStatus: Codable, Hashable, Sendable {
     /// Whether nothing is missing, nothing moves, and everybody has arrived.
     package var isSettled: Bool {
         !isDegraded && ring.slices.settled == ring.slices.total
-            && members.allSatisfy { $0.lifecycle == .up || $0.lifecycle == .left }
+            && members.allSatisfy { ($0.lifecycle == .up && !$0.damped) || $0.lifecycle == .left }
     }
 }
 
@@ -60,10 +60,29 @@ package struct RingSummary: Codable, Hashable, Sendable {
     /// Equal on nodes that see the same ring.
     package var hash: HexHash
     package var slices: SliceCounts
+    /// Why the answering node takes nobody out of the ring for now; nil where it does.
+    package var brake: BrakeStatus?
 
-    package init(hash: HexHash, slices: SliceCounts) {
+    package init(hash: HexHash, slices: SliceCounts, brake: BrakeStatus? = nil) {
         self.hash = hash
         self.slices = slices
+        self.brake = brake
+    }
+}
+
+/// The brake on removals from the ring, while it is on.
+package struct BrakeStatus: Codable, Hashable, Sendable {
+    /// Members that went together, by name; none where the node that answers doubts its own view.
+    package var lost: [String]
+    /// How many members the ring has.
+    package var members: Int
+    /// Milliseconds until it ends by itself; nil while it stops nobody's removal.
+    package var left: Int?
+
+    package init(lost: [String], members: Int, left: Int?) {
+        self.lost = lost
+        self.members = members
+        self.left = left
     }
 }
 
@@ -110,6 +129,8 @@ package struct MemberStatus: Codable, Hashable, Sendable {
     package var generation: UInt64
     package var lifecycle: Lifecycle
     package var liveness: Liveness
+    /// It came back after it was given up, and stays out of the ring for a while.
+    package var damped: Bool
     /// Where its clients connect, `ADDRESS:PORT`.
     package var client: String
     /// Where other nodes connect.
@@ -135,6 +156,7 @@ package struct MemberStatus: Codable, Hashable, Sendable {
         generation: UInt64,
         lifecycle: Lifecycle,
         liveness: Liveness,
+        damped: Bool = false,
         client: String,
         cluster: String,
         admin: String,
@@ -151,6 +173,7 @@ package struct MemberStatus: Codable, Hashable, Sendable {
         self.generation = generation
         self.lifecycle = lifecycle
         self.liveness = liveness
+        self.damped = damped
         self.client = client
         self.cluster = cluster
         self.admin = admin
@@ -229,6 +252,19 @@ package struct MembersReport: Codable, Hashable, Sendable {
     package init(node: String, members: [String]) {
         self.node = node
         self.members = members
+    }
+}
+
+/// Who takes members that are down out of the ring again: the answer to `POST /v1/brake/release`.
+package struct BrakeReport: Codable, Hashable, Sendable {
+    /// The names of members that were told, sorted.
+    package var told: [String]
+    /// The names of living members that the asked node cannot reach, sorted.
+    package var unreachable: [String]
+
+    package init(told: [String], unreachable: [String]) {
+        self.told = told
+        self.unreachable = unreachable
     }
 }
 

@@ -25,6 +25,9 @@ package protocol NodeAdministration: Sendable {
     /// Changes the cluster's keys here; the others hear of it from this node.
     func change(_ request: KeyRingRequest) async throws(AdministrationError) -> KeyRingReport
 
+    /// Has all members that can be reached take who is down out of the ring, although many went at once.
+    func releaseBrake() async throws(AdministrationError) -> BrakeReport
+
     /// The node's last membership events.
     func events() async -> EventList
 

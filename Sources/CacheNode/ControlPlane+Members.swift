@@ -174,31 +174,73 @@ extension ControlPlane {
     // MARK: - Ring
 
     mutating func refreshRing(_ now: Now, _ effects: inout [ControlEffect]) {
-        var members: [RingMember] = []
-        var byID: [NodeID: PeerNumber] = [:]
-        for index in peers.indices where index > 0 && !peers[index].isGone {
-            guard let record = peers[index].record, !record.isTombstone else { continue }
-            guard record.lifecycle == .up || record.lifecycle == .joining else { continue }
-            if let downSince = peers[index].downSince {
-                // A short absence moves nothing; a joiner that is down has nothing to come back to.
-                let delay = record.lifecycle == .joining ? 0 : configuration.fillDelayMilliseconds
-                if now.instant.milliseconds(since: downSince) >= delay { continue }
-            }
-            if index == Int(Self.own.value) {
-                guard case .joined = membership.phase else { continue }
-                guard case .running = phase else { continue }
-            }
-            members.append(RingMember(id: record.id, weight: record.weight, zone: record.zone))
-            byID[record.id] = PeerNumber(UInt32(index))
+        advanceBrake(now, &effects)
+        var fresh: [RingMember] = []
+        var freshNumbers: [PeerNumber] = []
+        for record in ringRecords(isBraked: brake.engagement != nil, now) {
+            guard let number = numbers[MemberReference(id: record.id, generation: record.generation)],
+                !peers[Int(number.value)].isGone
+            else { continue }
+            fresh.append(RingMember(id: record.id, weight: record.weight, zone: record.zone))
+            freshNumbers.append(number)
         }
-        let fresh = members.sorted { $0.id < $1.id }
-        let numbers = fresh.map { byID[$0.id] ?? .none }
-        guard fresh != ring.members || numbers != ringNumbers else { return }
-        ring = Ring(members: fresh, replicas: configuration.replication.replicas)
+        if fresh == ring.members {
+            if waitingRing != nil {
+                // What was to change has changed back.
+                waitingRing = nil
+                outcome.ringChangesCoalesced += 1
+            }
+            // A restarted member is the same in the ring, under another number.
+            if freshNumbers != ringNumbers { adoptRing(ring, freshNumbers, now, &effects) }
+            return
+        }
+        if now.instant < nextRing {
+            if let waitingRing, waitingRing != fresh { outcome.ringChangesCoalesced += 1 }
+            waitingRing = fresh
+            return
+        }
+        if let waitingRing, waitingRing != fresh { outcome.ringChangesCoalesced += 1 }
+        waitingRing = nil
+        nextRing = now.instant.advanced(byMilliseconds: configuration.ringIntervalMilliseconds)
+        outcome.ringChanges += 1
+        adoptRing(
+            Ring(members: fresh, replicas: configuration.replication.replicas),
+            freshNumbers,
+            now,
+            &effects
+        )
+        effects.append(.log(.ringChanged(hash: ring.hash, members: fresh.count)))
+    }
+
+    /// The records of those that the ring is to be made of, by id.
+    private func ringRecords(isBraked: Bool, _ now: Now) -> [MemberRecord] {
+        let records = membership.ringMembers(now: now.instant) { id in isBraked && isInRing(id) }
+        let own = membership.ownRecord.id
+        if case .joined = membership.phase, case .running = phase { return records }
+        return records.filter { $0.id != own }
+    }
+
+    private func isInRing(_ id: NodeID) -> Bool {
+        var low = 0
+        var high = ring.members.count
+        while low < high {
+            let middle = (low + high) / 2
+            if ring.members[middle].id < id { low = middle + 1 } else { high = middle }
+        }
+        return low < ring.members.count && ring.members[low].id == id
+    }
+
+    private mutating func adoptRing(
+        _ ring: Ring,
+        _ numbers: [PeerNumber],
+        _ now: Now,
+        _ effects: inout [ControlEffect]
+    ) {
+        self.ring = ring
         ringNumbers = numbers
         let copies = max(ring.copies, 1)
         var wanted: [PeerNumber] = Array(repeating: .none, count: Slice.count * copies)
-        if !fresh.isEmpty {
+        if !numbers.isEmpty {
             for slice in 0..<Slice.count {
                 for (place, owner) in ring.owners(of: slice).enumerated() {
                     wanted[slice * copies + place] = numbers[Int(owner)]
@@ -207,12 +249,41 @@ extension ControlPlane {
         }
         self.wanted = wanted
         membersChangedAt = now.instant
-        outcome.ringChanges += 1
         isTopologyDirty = true
         publishAt = now.instant
         publishIfDue(now, &effects)
         shards.withEach { $0.ringChanged() }
-        effects.append(.log(.ringChanged(hash: ring.hash, members: fresh.count)))
+    }
+
+    /// Looks whether so many are gone, or this node is so unwell, that nobody is taken out of the ring for now.
+    private mutating func advanceBrake(_ now: Now, _ effects: inout [ControlEffect]) {
+        var found: [RingBrake.Trouble] = []
+        for (place, member) in ring.members.enumerated() {
+            let index = Int(ringNumbers[place].value)
+            // Who said that it stops goes by its own word.
+            guard index != Int(Self.own.value), !peers[index].isGone, !peers[index].isStopping,
+                !peers[index].isReleased, let record = membership.record(of: member.id), record.lifecycle == .up,
+                record.liveness == .suspect || record.liveness == .down
+            else { continue }
+            found.append(RingBrake.Trouble(record, since: membership.downSince(member.id) ?? now.instant))
+        }
+        var isRemovalDue = false
+        if !found.isEmpty {
+            var kept = ringRecords(isBraked: false, now).map(\.id)[...]
+            for trouble in found {
+                kept = kept.drop { $0 < trouble.id }
+                if kept.first != trouble.id { isRemovalDue = true }
+            }
+        }
+        let event = brake.advance(
+            found: found,
+            ringSize: ring.members.count,
+            isUnwell: membership.isUnwell,
+            isRemovalDue: isRemovalDue,
+            windowMilliseconds: 2 * membership.suspicionMilliseconds,
+            now: now.instant
+        )
+        if let event { note(event, now, &effects) }
     }
 
     // MARK: - Topology

@@ -5,8 +5,8 @@ package import Membership
 package import PeerProtocol
 package import Replication
 
-// What an operator asks of a node: drain and its way back, a stop that hands over, a word about who is gone for good,
-// and what is going on.
+// What an operator asks of a node: drain and its way back, a stop that hands over, a word about who is gone for good or
+// may leave the ring, and what is going on.
 
 /// What came of an operator's order.
 package enum OrderOutcome: Hashable, Sendable {
@@ -14,6 +14,18 @@ package enum OrderOutcome: Hashable, Sendable {
     case unknownNode
     /// Why not, and what to do instead.
     case refused(String)
+}
+
+/// Who was told that removals from the ring wait no longer.
+package struct BrakeRelease: Hashable, Sendable {
+    /// The names of members that were told, this node's own included, sorted.
+    package var told: [String] = []
+    /// The names of members that live and cannot be reached from here.
+    package var unreachable: [String] = []
+
+    package init(told: [String] = []) {
+        self.told = told
+    }
 }
 
 /// A drain of this node, until it is told otherwise.
@@ -73,6 +85,10 @@ package struct ClusterSnapshot: Sendable {
     package var isReady: Bool
     package var notReadyBecause: [String]
     package var outcomes: ControlPlane.Outcomes
+    /// The brake on removals from the ring, while it is on.
+    package var brake: RingBrake.Engagement?
+    /// In how many milliseconds it ends by itself; nil where it is off, or stops nothing so far.
+    package var brakeLeftMilliseconds: UInt64?
     package var membership: MembershipStatistics
     package var journal: MembershipJournal
     /// Nil where the cluster has no key.
@@ -176,6 +192,10 @@ extension ControlPlane {
         case .drain: return startDrain(isForced: false, now, &outbox, &effects)
         case .drainByForce: return startDrain(isForced: true, now, &outbox, &effects)
         case .undrain: return cancelDrain(now, &outbox, &effects)
+        case .releaseBrake:
+            if let event = brake.release() { note(event, now, &effects) }
+            refreshRing(now, &effects)
+            return ""
         }
     }
 
@@ -429,6 +449,29 @@ extension ControlPlane {
         return .accepted
     }
 
+    /// The operator's word that who is gone may leave the ring: brakes are each node's own, so all are told.
+    package mutating func releaseBrake(
+        now: Now,
+        outbox: inout Outbox,
+        effects: inout [ControlEffect]
+    ) -> BrakeRelease {
+        var release = BrakeRelease(told: [membership.ownRecord.name])
+        _ = carryOut(.releaseBrake, now, &outbox, &effects)
+        for index in peers.indices where index > 1 && !peers[index].isGone {
+            guard let record = peers[index].record, record.isLiving else { continue }
+            if peers[index].isControlConnected {
+                orderCounter += 1
+                outbox.send(.order(id: orderCounter, .releaseBrake), to: PeerNumber(UInt32(index)))
+                release.told.append(record.name)
+            } else {
+                release.unreachable.append(record.name)
+            }
+        }
+        release.told.sort()
+        release.unreachable.sort()
+        return release
+    }
+
     // MARK: - Status
 
     func storeStatistics() -> StoreStatistics {
@@ -534,6 +577,8 @@ extension ControlPlane {
             isReady: reasons.isEmpty,
             notReadyBecause: reasons,
             outcomes: outcome,
+            brake: brake.engagement,
+            brakeLeftMilliseconds: brake.engagement?.until?.milliseconds(since: now.instant),
             membership: membership.statistics,
             journal: journal,
             keyRing: keyRingView()

@@ -20,6 +20,10 @@ package struct ControlConfiguration: Sendable {
     package var replication = ReplicationConfiguration()
     /// How long after a member went down its slices are copied elsewhere.
     package var fillDelayMilliseconds: UInt64 = 30_000
+    /// The ring changes at once where it has stood still for so long, and else at the end of that time.
+    package var ringIntervalMilliseconds: UInt64 = 200
+    /// How long removals from the ring wait where many members go at once; 0: not at all.
+    package var brakeMilliseconds: UInt64 = 30_000
     /// How many workers, hence connections of the data lane to every member.
     package var workers = 1
     /// How often deadlines are looked at.
@@ -175,6 +179,10 @@ package struct ControlPlane {
     var ring = Ring(members: [], replicas: 0)
     var ringNumbers: [PeerNumber] = []
     var wanted: [PeerNumber] = []
+    /// What the ring will be made of once its interval is over; nil where nothing waits.
+    var waitingRing: [RingMember]?
+    var nextRing: Instant
+    package internal(set) var brake: RingBrake
     package internal(set) var topology: Topology
     var isTopologyDirty = true
     var publishAt = Instant(nanoseconds: 0)
@@ -228,6 +236,8 @@ package struct ControlPlane {
         package var claimsMade: UInt64 = 0
         package var claimsFailed: UInt64 = 0
         package var ringChanges: UInt64 = 0
+        /// Changes of the ring's members that became one with a later change.
+        package var ringChangesCoalesced: UInt64 = 0
         package var leasesLost: UInt64 = 0
         package var stalls: UInt64 = 0
     }
@@ -246,6 +256,9 @@ package struct ControlPlane {
         self.configuration = configuration
         self.shards = shards
         journal = MembershipJournal(entriesMax: configuration.membershipEventsMax)
+        brake = RingBrake(milliseconds: configuration.brakeMilliseconds)
+        var membership = membership
+        membership.ringAbsenceMilliseconds = configuration.fillDelayMilliseconds
         self.membership = Membership(
             configuration: membership,
             own: own,
@@ -275,6 +288,7 @@ package struct ControlPlane {
         nextPing = now
         nextTick = now
         nextWalk = now
+        nextRing = now
         nextSeekingNote = now.advanced(byMilliseconds: 1000)
         nextEmptyLook = now
         nextReconciliation = now
@@ -589,8 +603,7 @@ package struct ControlPlane {
             case .pull(let endpoint): effects.append(.pull(from: endpoint))
             case .changed: refreshMembers(now, &outbox, &effects)
             case .event(let event):
-                journal.append(event, unixMilliseconds: now.unixMilliseconds)
-                effects.append(.log(.membership(event)))
+                note(event, now, &effects)
             case .stop(let reason):
                 guard !isStopped else { continue }
                 isStopped = true
@@ -599,5 +612,11 @@ package struct ControlPlane {
             case .joinedExisting: effects.append(.log(.joinedExisting))
             }
         }
+    }
+
+    /// Keeps an event for operators, and logs it.
+    mutating func note(_ event: MembershipEvent, _ now: Now, _ effects: inout [ControlEffect]) {
+        journal.append(event, unixMilliseconds: now.unixMilliseconds)
+        effects.append(.log(.membership(event)))
     }
 }

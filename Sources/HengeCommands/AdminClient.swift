@@ -35,6 +35,10 @@ struct AdminClient: Sendable {
         try await ask("POST", "/v1/form", Change())
     }
 
+    func releaseBrake() async throws(CommandError) -> BrakeReport {
+        try await ask("POST", "/v1/brake/release", Change())
+    }
+
     func events() async throws(CommandError) -> EventList {
         try await ask("GET", "/v1/events")
     }

@@ -62,8 +62,8 @@ package struct Henge: ParsableCommand {
         commandName: "henge",
         abstract: "A memcached-compatible cache cluster.",
         subcommands: [
-            Serve.self, Status.self, RingView.self, Drain.self, Undrain.self, Forget.self, Form.self, Events.self,
-            KeyRingCommand.self, Config.self, VersionView.self,
+            Serve.self, Status.self, RingView.self, Drain.self, Undrain.self, Forget.self, Form.self, Brake.self,
+            Events.self, KeyRingCommand.self, Config.self, VersionView.self,
         ]
     )
 

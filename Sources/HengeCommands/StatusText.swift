@@ -16,7 +16,8 @@ enum StatusText {
         ])
         for member in status.members {
             table.add([
-                safe(member.name) + (member.name == status.node ? " *" : ""), member.lifecycle.rawValue,
+                safe(member.name) + (member.name == status.node ? " *" : ""),
+                member.lifecycle.rawValue + (member.damped ? " damped" : ""),
                 member.liveness.rawValue, safe(member.client), safe(member.admin),
                 member.zone.isEmpty ? "-" : safe(member.zone), weight(member.weight),
                 Readable.count(member.primaries), Readable.count(member.copies), Readable.count(member.items),
@@ -30,6 +31,7 @@ enum StatusText {
             "unavailable \(Readable.count(slices.unavailable))",
         ]
         var text = head.joined(separator: "   ") + "\n" + table.rendered() + foot.joined(separator: "   ") + "\n"
+        if let brake = status.ring.brake { text += "brake on: \(brakeText(brake))\n" }
         if !status.ready { text += "\(safe(status.node)) is not ready to serve\n" }
         for task in status.tasks {
             text += "task \(safe(task.id))   \(safe(task.kind)) \(safe(task.node))   \(task.state.rawValue)   "
@@ -38,6 +40,15 @@ enum StatusText {
             text += "\n"
         }
         return text
+    }
+
+    private static func brakeText(_ brake: BrakeStatus) -> String {
+        let reason =
+            brake.lost.isEmpty
+            ? "this node is not well"
+            : "\(brake.lost.map(safe).joined(separator: ", ")) of \(brake.members) went at once"
+        guard let left = brake.left else { return reason + "; who goes stays in the ring for longer" }
+        return reason + "; who is down leaves the ring in \((left + 999) / 1000) s, or by 'henge brake release'"
     }
 
     /// The ring: a key's place where one was asked for, then each member's part.

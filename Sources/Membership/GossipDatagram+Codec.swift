@@ -318,7 +318,7 @@ extension MemberRecord {
         buffer.appendInteger(configurationHash)
         buffer.appendInteger(protocolVersion)
         buffer.appendInteger(memoryBytes)
-        buffer.append(sawThree ? 1 : 0)
+        buffer.append((sawThree ? 1 : 0) | (isDamped ? 2 : 0))
     }
 
     /// Reads a record; bytes after it are ignored.
@@ -344,6 +344,7 @@ extension MemberRecord {
         memoryBytes = try reader.integer()
         let flags: UInt8 = try reader.integer()
         sawThree = flags & 1 != 0
+        isDamped = flags & 2 != 0
         guard name.utf8.count <= Self.nameBytesMax, zone.utf8.count <= Self.zoneBytesMax else { throw MalformedBytes() }
     }
 }

@@ -129,7 +129,8 @@ package struct GossipRefusal: Hashable, Sendable {
 
 /// What rides along in a datagram; kinds that a reader does not know are skipped.
 package enum GossipEntry: Hashable, Sendable {
-    /// `ageSeconds`: how long it has been a tombstone, so that all forget it at about the same time.
+    /// `ageSeconds`: how long it has been a tombstone or down, so that all forget it, or take it out of the ring, at about
+    /// the same time.
     case record(MemberRecord, ageSeconds: UInt32)
     /// By its own probes, the accuser found the subject silent.
     case suspicion(subject: NodeID, generation: UInt64, incarnation: UInt32, accuser: NodeID)

@@ -59,6 +59,8 @@ package struct MemberRecord: Hashable, Sendable {
     package var memoryBytes: UInt64
     /// The owner has seen three members up. Never taken back, also not by a higher generation.
     package var sawThree: Bool
+    /// The owner came back after the others had given it up, and stays out of the ring for a while.
+    package var isDamped: Bool
 
     package init(
         id: NodeID,
@@ -76,7 +78,8 @@ package struct MemberRecord: Hashable, Sendable {
         configurationHash: UInt64 = 0,
         protocolVersion: UInt16 = 1,
         memoryBytes: UInt64 = 0,
-        sawThree: Bool = false
+        sawThree: Bool = false,
+        isDamped: Bool = false
     ) {
         self.id = id
         self.generation = generation
@@ -94,6 +97,7 @@ package struct MemberRecord: Hashable, Sendable {
         self.protocolVersion = protocolVersion
         self.memoryBytes = memoryBytes
         self.sawThree = sawThree
+        self.isDamped = isDamped
     }
 
     /// Gone for good in this generation: left by its own word or forgotten by another's.

@@ -11,7 +11,7 @@ struct Peer: Sendable {
     var verdict: Verdict?
     /// When a tombstone is dropped; exists exactly while the record is one.
     var expires: Instant?
-    /// When it went down, by this node's clock.
+    /// When it went down, by this node's clock and the age that others told.
     var lost: Instant?
     /// When a down member was last tried, or told that it is down.
     var tried: Instant?
@@ -33,6 +33,8 @@ struct Peer: Sendable {
 /// A `down` that waits for the subject's own answer.
 struct Verdict: Sendable {
     var record: MemberRecord
+    /// How long the others have held it for down.
+    var ageSeconds: UInt32
     var deadline: Instant
 }
 

@@ -17,7 +17,7 @@ extension Membership {
         switch entry {
         case .record(let record, let ageSeconds):
             if record.id == own.id {
-                hearOfOneself(record, now: now, effects: &effects)
+                hearOfOneself(record, ageSeconds: ageSeconds, now: now, effects: &effects)
             } else if stage == .joined {
                 merge(record, ageSeconds: ageSeconds, from: sender, now: now, effects: &effects)
             }
@@ -72,7 +72,7 @@ extension Membership {
             // The subject is asked, with the verdict aboard, and has a probe's time to refute before it counts.
             if table.peers[index].verdict == nil {
                 let deadline = now.advanced(byMilliseconds: configuration.probeEndMilliseconds)
-                let verdict = Verdict(record: merged, deadline: deadline)
+                let verdict = Verdict(record: merged, ageSeconds: ageSeconds, deadline: deadline)
                 table.edit(index) { $0.verdict = verdict }
                 probes.removeAll { $0.subject == record.id }
                 startProbe(of: record.id, now: now, effects: &effects)
@@ -129,6 +129,7 @@ extension Membership {
             probes.removeAll { $0.subject == record.id }
         }
         let isNewEvidence = isRestart || record.incarnation != known.incarnation
+        if isNewEvidence { table.edit(index) { $0.lost = nil } }
         if isNewEvidence || record.liveness != known.liveness { table.edit(index) { $0.suspicion = nil } }
         if let verdict = table.peers[index].verdict,
             isRestart || record.incarnation > verdict.record.incarnation || !record.isLiving
@@ -156,6 +157,15 @@ extension Membership {
             effects.append(.event(.down(record.id, name: record.name)))
         } else if record.liveness == .alive, known.liveness != .alive, !isRestart {
             effects.append(.event(.refuted(record.id, name: record.name)))
+            if known.liveness == .down { damping.othersReturnedAt = now }
+        }
+        if record.isDamped != known.isDamped, !isRestart {
+            effects.append(
+                .event(
+                    record.isDamped
+                        ? .damped(record.id, name: record.name) : .undamped(record.id, name: record.name)
+                )
+            )
         }
     }
 
@@ -163,6 +173,8 @@ extension Membership {
     private mutating func settle(_ index: Int, ageSeconds: UInt32, now: Instant) {
         let total = configuration.tombstoneMilliseconds
         let left = max(1, total - min(total, UInt64(ageSeconds) * 1000))
+        let age = min(now.nanoseconds, UInt64(ageSeconds) * 1_000_000_000)
+        let lost = Instant(nanoseconds: now.nanoseconds - age)
         table.edit(index) { peer in
             if peer.record.isTombstone {
                 peer.suspicion = nil
@@ -179,7 +191,7 @@ extension Membership {
                 peer.lost = nil
                 if peer.suspicion == nil { peer.suspicion = Suspicion(since: now) }
             case .down:
-                if peer.lost == nil { peer.lost = now }
+                if peer.lost == nil { peer.lost = lost }
                 peer.outbox = nil
             }
         }
@@ -204,6 +216,7 @@ extension Membership {
     /// Others' word about this node: refuted where it accuses, and the end where it is final.
     private mutating func hearOfOneself(
         _ record: MemberRecord,
+        ageSeconds: UInt32,
         now: Instant,
         effects: inout [MembershipEffect]
     ) {
@@ -226,20 +239,31 @@ extension Membership {
             record.incarnation > own.incarnation
             || (record.incarnation == own.incarnation && record.sequence > own.sequence)
         guard isAccused || isAhead else { return }
-        guard record.incarnation < .max, record.sequence < .max, own.sequence < .max else {
+        let word = OwnWord(record, ageSeconds: ageSeconds)
+        if let due = answerDue(now) {
+            damping.collect(word, due)
+        } else {
+            answer(word, now: now, effects: &effects)
+        }
+    }
+
+    /// Raises the own incarnation above what others said of this node.
+    mutating func answer(_ word: OwnWord, now: Instant, effects: inout [MembershipEffect]) {
+        guard word.incarnation < .max, word.sequence < .max, own.sequence < .max else {
             stop(.generationBehind(seen: own.generation), effects: &effects)
             return
         }
-        own.incarnation = max(own.incarnation, record.incarnation) + 1
-        own.sequence = max(own.sequence, record.sequence)
+        own.incarnation = max(own.incarnation, word.incarnation) + 1
+        own.sequence = max(own.sequence, word.sequence)
+        if word.liveness == .down { dampIfAway(ageSeconds: word.ageSeconds, now: now, effects: &effects) }
         hasChanged = true
-        if isAccused {
+        if word.liveness != .alive {
             statistics.refutations &+= 1
             worsenHealth(by: 1)
-            effects.append(.event(.refutedOwn(record.liveness)))
+            effects.append(.event(.refutedOwn(word.liveness)))
         }
         // Who gave this node up has perhaps been given up itself, by this side of a split.
-        tell(own.id, includingDown: record.liveness == .down, now: now)
+        tell(own.id, includingDown: word.liveness == .down, now: now)
     }
 
     /// Datagrams under the own id: an echo, a younger twin, or an older one.

@@ -91,7 +91,7 @@ extension Membership {
         // The accused hears of it first: that gives it the most time to refute.
         var entries: [GossipEntry] = []
         if let verdict = peer.verdict {
-            entries = [.record(verdict.record, ageSeconds: 0)]
+            entries = [.record(verdict.record, ageSeconds: verdict.ageSeconds)]
         } else if peer.record.liveness != .alive {
             entries = [entry(for: peer, now: now)]
         }
@@ -302,7 +302,14 @@ extension Membership {
             guard let verdict = table.peers[index].verdict, verdict.deadline <= now else { continue }
             let record = table.peers[index].record
             table.edit(index) { $0.verdict = nil }
-            apply(record.merged(with: verdict.record), at: index, by: nil, now: now, effects: &effects)
+            apply(
+                record.merged(with: verdict.record),
+                at: index,
+                by: nil,
+                now: now,
+                ageSeconds: verdict.ageSeconds,
+                effects: &effects
+            )
         }
         // Counted after the verdicts, which take opinions away; a conviction takes none, for a suspect had none.
         let opinions = opinionCount
@@ -334,6 +341,7 @@ extension Membership {
         }
         let least = Suspicion.leastMilliseconds(members: table.memberCount + 1, configuration: configuration)
         if milliseconds >= least {
+            damping.stalled(milliseconds: milliseconds, now)
             // The others may have given this node up: ask two of them before anything else.
             for index in livingOthers.shuffled(using: &random).prefix(2) {
                 let record = table.peers[index].record

@@ -66,6 +66,9 @@ package struct Membership: Sendable {
     var nextDownProbe: Instant
     var nextSequence: UInt32
 
+    // The ring.
+    var damping = FlapDamping()
+
     // Dissemination.
     var gossip: [GossipItem] = []
     var nextGossip: Instant
@@ -205,6 +208,8 @@ package struct Membership: Sendable {
         if !gossip.isEmpty { fold(nextGossip) }
         if let joinSettle { fold(joinSettle.deadline(configuration)) }
         if let twin { fold(twin.deadline) }
+        if let until = damping.until { fold(until) }
+        if let word = damping.word { fold(word.due) }
         for probe in probes { fold(probe.next) }
         for relay in relays { fold(relay.nackAt ?? relay.endsAt) }
         fold(table.firstExpiry)
@@ -386,6 +391,7 @@ package struct Membership: Sendable {
             advanceProbes(to: now, effects: &effects)
             advanceConvictions(to: now, effects: &effects)
             advanceLostSeeds(to: now, effects: &effects)
+            advanceDamping(to: now, effects: &effects)
             advanceDissemination(to: now, effects: &effects)
         } else if stage == .seeking {
             advanceSeeking(to: now, effects: &effects)
@@ -520,6 +526,8 @@ package struct Membership: Sendable {
             age = UInt32(
                 clamping: (configuration.tombstoneMilliseconds - min(left, configuration.tombstoneMilliseconds)) / 1000
             )
+        } else if let lost = peer.lost {
+            age = UInt32(clamping: now.milliseconds(since: lost) / 1000)
         }
         return .record(peer.record, ageSeconds: age)
     }

@@ -18,6 +18,8 @@ package struct MembershipConfiguration: Hashable, Sendable {
     package var nackPercent: UInt64 = 80
     /// Local health stretches probes up to (this + 1) times.
     package var healthMax = 7
+    /// From here on a node takes what it sees for its own fault rather than the others'.
+    package var unwellHealth = 4
 
     /// Up to so many members, an update goes to all directly and is acknowledged.
     package var directMembersMax = 32
@@ -40,6 +42,15 @@ package struct MembershipConfiguration: Hashable, Sendable {
     package var suspicionMostFactor: UInt64 = 6
     /// So many independent confirmations bring the time down to the least; 0 to 3.
     package var suspicionConfirmations = 2
+
+    /// How long a member is down before the ring is made without it.
+    package var ringAbsenceMilliseconds: UInt64 = 30_000
+    /// A member that comes back into the ring waits so long, doubled each time that it was given up; 0: never.
+    package var dampingMilliseconds: UInt64 = 1000
+    /// Where doubling ends.
+    package var dampingMostMilliseconds: UInt64 = 60_000
+    /// For each interval in which it was not given up, the wait is halved.
+    package var dampingCalmMilliseconds: UInt64 = 60_000
 
     /// One `down` member is probed per interval, for ever.
     package var downProbeIntervalMilliseconds: UInt64 = 30_000
@@ -115,7 +126,7 @@ package struct MembershipConfiguration: Hashable, Sendable {
             probeIntervalMilliseconds >= 4 && directTimeoutMilliseconds > 0 && updateRetryMilliseconds > 0
                 && gossipIntervalMilliseconds > 0 && seedRetryMilliseconds > 0 && lostSeedRetryMilliseconds > 0
                 && downProbeIntervalMilliseconds > 0 && fullExchangeIntervalMilliseconds > 0
-                && tombstoneMilliseconds > 0,
+                && tombstoneMilliseconds > 0 && dampingCalmMilliseconds > 0,
             "intervals must be above 0 ms, probeInterval at least 4"
         )
         try require(nackPercent > 0 && nackPercent <= 100, "nackPercent is 1 to 100, not \(nackPercent)")
@@ -126,6 +137,11 @@ package struct MembershipConfiguration: Hashable, Sendable {
         try require(
             (0...3).contains(suspicionConfirmations) && suspicionIntervals > 0 && suspicionMostFactor > 0,
             "suspicionConfirmations is 0 to 3, suspicionIntervals and suspicionMostFactor at least 1"
+        )
+        try require(
+            dampingMilliseconds <= dampingMostMilliseconds && dampingMostMilliseconds <= 86_400_000,
+            "damping (\(dampingMilliseconds) ms) must not exceed dampingMost (\(dampingMostMilliseconds) ms), "
+                + "that not a day"
         )
         try require(
             (600...65_000).contains(datagramBytesMax),

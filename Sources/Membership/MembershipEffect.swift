@@ -43,6 +43,14 @@ package enum MembershipEvent: Hashable, Sendable {
     /// Only TCP reaches a node, or a seed: UDP is blocked on the way. Gossip goes over TCP until it passes again.
     case datagramsBlocked(name: String?, at: Endpoint)
     case datagramsPass(name: String?, at: Endpoint)
+    /// A member came back after it had been given up, and stays out of the ring for a while; this node, perhaps.
+    case damped(NodeID, name: String)
+    /// The ring takes it back.
+    case undamped(NodeID, name: String)
+    /// Removals from the ring wait: these members of `ringSize` went together, or none where this node doubts itself.
+    case braked(lost: [String], ringSize: Int)
+    /// They wait no longer.
+    case brakeEnded(RingBrake.End)
     /// The own process stood still for so long.
     case stalled(milliseconds: UInt64)
     /// This node has other cluster keys than before: these, the one that seals first.
@@ -62,6 +70,10 @@ extension MembershipEvent {
         case rejectedCluster = "rejected-cluster"
         case configurationDiffers = "configuration-differs"
         case rejectedName = "rejected-name"
+        case damped
+        case undamped
+        case braked
+        case brakeEnded = "brake-ended"
         case stalled
         case datagramsBlocked = "udp-blocked"
         case datagramsPass = "udp-passes"
@@ -80,6 +92,10 @@ extension MembershipEvent {
         case .rejectedCluster: .rejectedCluster
         case .configurationDiffers: .configurationDiffers
         case .rejectedName: .rejectedName
+        case .damped: .damped
+        case .undamped: .undamped
+        case .braked: .braked
+        case .brakeEnded: .brakeEnded
         case .stalled: .stalled
         case .datagramsBlocked: .datagramsBlocked
         case .datagramsPass: .datagramsPass
@@ -182,6 +198,7 @@ package struct MembershipStatistics: Hashable, Sendable {
     /// Suspicions that three others confirmed.
     package var suspicionsConfirmed: UInt64 = 0
     package var refutations: UInt64 = 0
+    package var dampings: UInt64 = 0
     package var pulls: UInt64 = 0
     package var pullsSuppressed: UInt64 = 0
     package var updatesRetried: UInt64 = 0

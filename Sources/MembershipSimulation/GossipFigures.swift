@@ -25,9 +25,12 @@ package struct GossipFigures {
         case idle
         /// Datagrams a second that a member sends while nothing happens.
         case packets
-        /// One member stands still for 2 s, runs for 1 s, and so on: how often a minute another one's list of those that
-        /// are down changes, after the first minute.
+        /// One member stands still for 2 s, runs for 1 s, and so on: how often a minute another one's ring changes, after
+        /// the first minute, where the ring drops at once who is down.
         case flapping
+        /// The same where one member is cut off for 20 s and reachable for 20 s. Of both, none where a healthy one leaves
+        /// the ring.
+        case flipflop
         /// A tenth of the members stand still for 1 to 5 s, and run as long in between, for ten minutes: members that
         /// never stood still and were held for down by one that was.
         case stalls
@@ -37,7 +40,7 @@ package struct GossipFigures {
             case .formation, .join, .leave, .crash, .heal, .restart: "ms"
             case .idle: "B/s"
             case .packets: "datagrams/s"
-            case .flapping: "a minute"
+            case .flapping, .flipflop: "a minute"
             case .stalls: "convictions"
             }
         }
@@ -57,11 +60,13 @@ package struct GossipFigures {
         self.count = count
         self.lossPercent = lossPercent
         self.seed = seed
+        var configuration = rules.configuration
+        configuration.ringAbsenceMilliseconds = 0
         var simulator = GossipSimulator.cluster(
             count,
             seedCount: min(3, count),
             seed: seed,
-            configuration: rules.configuration
+            configuration: configuration
         )
         guard let time = simulator.run(limitMilliseconds: 120_000, until: { $0.agrees(up: count) }) else { return nil }
         formationMilliseconds = time
@@ -92,7 +97,9 @@ package struct GossipFigures {
         case .restart: return restart(&simulator, &random)
         case .idle: return idle(&simulator) { $0.bytesSent + 28 * $0.datagramsSent }
         case .packets: return idle(&simulator) { $0.datagramsSent }
-        case .flapping: return flapping(&simulator, &random)
+        case .flapping: return ringChanges(&simulator, &random, minutes: 5, outMilliseconds: 2000, inMilliseconds: 1000)
+        case .flipflop:
+            return ringChanges(&simulator, &random, minutes: 10, outMilliseconds: 20_000, inMilliseconds: 20_000)
         case .stalls: return stalls(&simulator, &random)
         }
     }
@@ -178,24 +185,44 @@ package struct GossipFigures {
         return Double(sent() - before) / 60 / Double(count)
     }
 
-    private func flapping(_ simulator: inout GossipSimulator, _ random: inout Xoshiro256) -> Double? {
+    /// How often a minute the ring of a healthy member changes after the first minute, while another one is away and back
+    /// in turn. A short absence is a pause, which leaves the member's own view as it was; a long one is a cut.
+    private func ringChanges(
+        _ simulator: inout GossipSimulator,
+        _ random: inout Xoshiro256,
+        minutes: Int,
+        outMilliseconds: UInt64,
+        inMilliseconds: UInt64
+    ) -> Double? {
         let index = Int.random(in: 0..<count, using: &random)
+        let sick = simulator.nodes[index].record.id
         let observer = (index + 1) % count
-        func changes() -> Int {
-            simulator.nodes[observer].events.count {
-                switch $0.event {
-                case .down(simulator.nodes[index].record.id, _): true
-                default: false
+        let isCut = outMilliseconds >= 10_000
+        // As often as a control plane looks.
+        let stepMilliseconds: UInt64 = 10
+        var ring: [NodeID] = []
+        var changes = 0
+        var elapsed: UInt64 = 0
+        while elapsed < UInt64(minutes) * 60_000 {
+            let phase = elapsed % (outMilliseconds + inMilliseconds)
+            if phase == 0 {
+                if isCut {
+                    simulator.edit(index) { $0.side = 1 }
+                } else {
+                    simulator.pause(index, milliseconds: outMilliseconds)
                 }
+            } else if phase == outMilliseconds, isCut {
+                simulator.edit(index) { $0.side = 0 }
             }
+            simulator.run(milliseconds: stepMilliseconds)
+            elapsed += stepMilliseconds
+            guard let membership = simulator.nodes[observer].membership else { return nil }
+            let fresh = membership.ringMembers(now: simulator.now).map(\.id)
+            if fresh.count(where: { $0 != sick }) < count - 1 { return nil }
+            if fresh != ring, elapsed > 60_000 { changes += 1 }
+            ring = fresh
         }
-        var before = 0
-        for round in 0..<100 {
-            simulator.pause(index, milliseconds: 2000)
-            simulator.run(milliseconds: 3000)
-            if round == 19 { before = changes() }
-        }
-        return Double(changes() - before) / 4
+        return Double(changes) / Double(minutes - 1)
     }
 
     private func stalls(_ simulator: inout GossipSimulator, _ random: inout Xoshiro256) -> Double? {

@@ -23,6 +23,7 @@ package enum GossipRules: String, CaseIterable, Sendable {
             configuration.suspicionConfirmations = 3
             configuration.pullsPerSecond = 0
             configuration.pullsBurst = 0
+            configuration.dampingMilliseconds = 0
         }
         return configuration
     }

@@ -112,6 +112,7 @@ final class ControlLoop: LinkOwner, GossipStreamOwner {
             case .ask(let body): body(&plane, loop.now)
             case .order(_, _, let reply), .forget(_, let reply), .form(let reply), .keys(_, let reply):
                 reply(.refused("the node has stopped"))
+            case .releaseBrake(let reply): reply(BrakeRelease())
             case .signals, .connection, .stored, .stop: break
             }
         }
@@ -191,6 +192,8 @@ final class ControlLoop: LinkOwner, GossipStreamOwner {
         case .form(let reply): reply(plane.form(now: loop.now, outbox: &outbox, effects: &effects))
         case .keys(let change, let reply): reply(plane.change(change, effects: &effects))
         case .stored(let ring): plane.stored(ring, now: loop.now, outbox: &outbox, effects: &effects)
+        case .releaseBrake(let reply):
+            reply(plane.releaseBrake(now: loop.now, outbox: &outbox, effects: &effects))
         case .stop(let signal): stop(signal)
         }
     }

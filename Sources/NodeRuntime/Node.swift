@@ -227,6 +227,14 @@ package final class Node: Sendable {
         }
     }
 
+    /// Has removals from the ring wait no longer, on all members that can be reached; tells nobody once it has stopped.
+    package func releaseBrake() async -> BrakeRelease {
+        await withCheckedContinuation { continuation in
+            let isPosted = post(.releaseBrake { continuation.resume(returning: $0) })
+            if !isPosted { continuation.resume(returning: BrakeRelease()) }
+        }
+    }
+
     /// Whether every loop has turned lately. The control loop turns every few milliseconds; a worker that has nothing
     /// to do sleeps, so it is woken and asked again.
     package func isLively() async -> Bool {

@@ -173,6 +173,8 @@ final class ControlPort: Sendable {
         case keys(KeyRingChange, reply: @Sendable (OrderOutcome) -> Void)
         /// The key ring is on disk.
         case stored(KeyRing)
+        /// The word that removals from the ring wait no longer, and who was told.
+        case releaseBrake(reply: @Sendable (BrakeRelease) -> Void)
         case stop(ProcessSignal)
     }
 

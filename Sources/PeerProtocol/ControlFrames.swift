@@ -100,6 +100,8 @@ package enum NodeOrder: UInt8, Hashable, Sendable {
     /// Also where too few nodes remain for all copies.
     case drainByForce = 2
     case undrain = 3
+    /// Removals from the ring wait no longer.
+    case releaseBrake = 4
 }
 
 /// What a node tells the others about itself, so that any of them can answer an operator.

@@ -110,6 +110,9 @@ extension World {
             guard snapshot.hasLease else { return "\(process.node.name) has no lease" }
             if let ring, ring != snapshot.ringHash { return "\(process.node.name) has another ring" }
             ring = snapshot.ringHash
+            if let damped = snapshot.members.first(where: \.record.isDamped) {
+                return "\(damped.record.name) is damped"
+            }
             let living = snapshot.members.count { $0.record.isLiving }
             if living != alive.count { return "\(process.node.name) sees \(living) of \(alive.count) members" }
             var census = ShardPlane.Census()

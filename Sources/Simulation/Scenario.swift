@@ -23,6 +23,8 @@ package struct Scenario: Sendable {
         case undrain(Int)
         /// The cluster forgets a node that is down, at the word of the operator to another; refused, it is a failure.
         case forget(Int, at: Int)
+        /// An operator's word to a node that who is down leaves the ring, although many went at once.
+        case releaseBrake(at: Int)
         case stop(Int)
         /// Until the process has ended.
         case awaitEnd(Int, UInt64)
@@ -150,6 +152,8 @@ extension Scenario {
         case .forget(let index, let asked):
             let outcome = world.forget(index, at: asked)
             if outcome != .accepted { world.fail("\(world.nodes[index].name) is not forgotten: \(outcome)") }
+        case .releaseBrake(let asked):
+            if world.releaseBrake(at: asked) == nil { world.fail("\(world.nodes[asked].name) has no brake to release") }
         case .stop(let index): world.stop(index)
         case .awaitEnd(let index, let limit):
             if !world.run(atMostMilliseconds: limit, until: { !world.isAlive(index) }) {
@@ -182,6 +186,20 @@ extension Scenario {
             "crash with two copies",
             replicas: 2,
             [.crash(2), .crash(4), .run(5000), .settle(60_000), .run(3000)]
+        ),
+        // Without the word, what the two had is copied elsewhere half a minute later.
+        Scenario(
+            "two lost at once and the brake released",
+            replicas: 2,
+            [.crash(1), .powerLoss(3), .run(8000), .releaseBrake(at: 0), .settle(20_000), .run(2000)]
+        ),
+        // Each is out of the ring before it comes back, and is damped then, the second time for longer.
+        Scenario(
+            "long pauses",
+            [
+                .pause(2), .run(14_000), .resume(2), .run(3000), .pause(2), .run(14_000), .resume(2), .run(1000),
+                .settle(60_000),
+            ]
         ),
         Scenario("pause", [.pause(2), .run(10_000), .resume(2), .run(3000), .settle(60_000)]),
         Scenario("short pause", [.pause(2), .run(900), .resume(2), .run(3000), .settle(60_000)]),

@@ -208,6 +208,22 @@ extension World {
         return outcome
     }
 
+    /// An operator's word to one node that who is down leaves the ring; who was told, nil where no brake was on there.
+    @discardableResult
+    package func releaseBrake(at asked: Int) -> BrakeRelease? {
+        guard let process = nodes[asked].process, process.isAlive else { return nil }
+        let isOn = process.control.brake.engagement != nil
+        let thread = process.threads[0]
+        let release = process.control.releaseBrake(
+            now: now(process),
+            outbox: &thread.outbox,
+            effects: &process.effects
+        )
+        log("\(nodes[asked].name) is told to release the brake: \(release)")
+        finishTurn(process, thread)
+        return isOn ? release : nil
+    }
+
     /// SIGTERM: hands over what it holds and ends.
     package func stop(_ index: Int) {
         guard let process = nodes[index].process, process.isAlive else { return }

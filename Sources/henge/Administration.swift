@@ -57,7 +57,14 @@ final class Administration: NodeAdministration {
                     moving: snapshot?.moving ?? 0,
                     short: snapshot?.short ?? 0,
                     unavailable: snapshot?.unavailable ?? 0
-                )
+                ),
+                brake: snapshot?.brake.map { brake in
+                    BrakeStatus(
+                        lost: brake.lost,
+                        members: brake.ringSize,
+                        left: snapshot?.brakeLeftMilliseconds.map { Int($0) }
+                    )
+                }
             ),
             members: members,
             tasks: snapshot.map { tasks($0) } ?? []
@@ -202,6 +209,12 @@ final class Administration: NodeAdministration {
         }
     }
 
+    func releaseBrake() async throws(AdministrationError) -> BrakeReport {
+        let release = await node.releaseBrake()
+        if release.told.isEmpty { throw .unavailable("the node has stopped") }
+        return BrakeReport(told: release.told, unreachable: release.unreachable)
+    }
+
     private func memberNames() async -> [String] {
         await node.snapshot()?.members.map(\.record.name) ?? []
     }
@@ -259,6 +272,7 @@ extension MemberStatus {
             generation: record.generation,
             lifecycle: lifecycle,
             liveness: member.isOwn ? .alive : liveness,
+            damped: record.isDamped,
             client: record.client.description,
             cluster: record.cluster.description,
             admin: record.admin.description,
@@ -284,7 +298,13 @@ extension EventReport {
         case .suspected(_, let name, let accuser):
             member = name
             detail = accuser.map { "by \(nameOf($0))" }
-        case .refuted(_, let name), .down(_, let name), .left(_, let name), .forgotten(_, let name): member = name
+        case .refuted(_, let name), .down(_, let name), .left(_, let name), .forgotten(_, let name),
+            .damped(_, let name), .undamped(_, let name):
+            member = name
+        case .braked(let lost, let ringSize):
+            detail =
+                lost.isEmpty ? "this node is not well" : "\(lost.joined(separator: ", ")) of \(ringSize) went at once"
+        case .brakeEnded(let end): detail = "\(end)"
         case .refutedOwn(let liveness): detail = "this node was called \(liveness)"
         case .rejectedCluster(let name, let endpoint): detail = "cluster \(name) at \(endpoint)"
         case .rejectedName(let name, let endpoint): detail = "name \(name) at \(endpoint) is taken"

@@ -116,6 +116,21 @@ enum Metrics {
         page.family("henge_ring_info", "gauge", "Always 1; the label is the ring's hash.")
         page.sample("henge_ring_info", [("hash", hexadecimal(snapshot.ringHash))], 1)
         page.counter("henge_ring_changes_total", "Rings since the start.", snapshot.outcomes.ringChanges)
+        page.counter(
+            "henge_ring_changes_coalesced_total",
+            "Changes of the ring's members that became one with a later change.",
+            snapshot.outcomes.ringChangesCoalesced
+        )
+        page.gauge(
+            "henge_ring_brake",
+            "Whether this node takes nobody out of the ring, because many went at once or it is not well.",
+            snapshot.brake == nil ? 0 : 1
+        )
+        page.gauge(
+            "henge_members_damped",
+            "Members that came back and stay out of the ring for a while.",
+            UInt64(snapshot.members.count { $0.record.isDamped })
+        )
         page.family("henge_slices", "gauge", "Slices of the cluster by condition.")
         let conditions = [
             ("settled", snapshot.settled), ("moving", snapshot.moving), ("short", snapshot.short),
@@ -172,6 +187,11 @@ enum Metrics {
             gossip.probesRescued
         )
         page.counter("henge_gossip_suspicions_total", "Suspicions raised here.", gossip.suspicions)
+        page.counter(
+            "henge_dampings_total",
+            "Times that this node came back and stayed out of the ring for a while.",
+            gossip.dampings
+        )
         page.family("henge_membership_events_total", "counter", "What happened to the membership, as this node saw it.")
         for kind in MembershipEvent.Kind.allCases {
             page.sample(

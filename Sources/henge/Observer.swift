@@ -159,6 +159,24 @@ final class Observer: NodeObserver {
                 "a node was refused: its name is taken",
                 metadata: ["name": "\(name)", "endpoint": "\(endpoint)"]
             )
+        case .damped(_, let name):
+            logger.notice(
+                "member stays out of the ring for a while: it was given up before",
+                metadata: ["member": "\(name)"]
+            )
+        case .undamped(_, let name):
+            logger.notice("member may come back into the ring", metadata: ["member": "\(name)"])
+        case .braked(let lost, let ringSize):
+            logger.warning(
+                "nobody is taken out of the ring for now: 'henge brake release' does it at once",
+                metadata: [
+                    "reason": lost.isEmpty
+                        ? "this node is not well"
+                        : "\(lost.joined(separator: ", ")) of \(ringSize) members went at once"
+                ]
+            )
+        case .brakeEnded(let end):
+            logger.notice("members that are down leave the ring again", metadata: ["reason": "\(end)"])
         case .stalled(let milliseconds):
             logger.warning("gossip stood still", metadata: ["milliseconds": "\(milliseconds)"])
         case .datagramsBlocked(let name, let endpoint):

@@ -27,8 +27,8 @@ private func text(_ response: AdminResponse) -> String { String(decoding: respon
         #expect(
             text(response) == """
                 {"cluster":"prod","members":[{"admin":"10.0.0.1:11213","bytes":100,"client":"10.0.0.1:11211",\
-                "cluster":"10.0.0.1:11212","copies":9,"generation":7,"id":"00000000000000010000000000000002","items":3,\
-                "lifecycle":"up","liveness":"alive","memory":1000,"name":"n1","primaries":5,"weight":1,"zone":"r1"}],\
+                "cluster":"10.0.0.1:11212","copies":9,"damped":false,"generation":7,"id":"00000000000000010000000000000002",\
+                "items":3,"lifecycle":"up","liveness":"alive","memory":1000,"name":"n1","primaries":5,"weight":1,"zone":"r1"}],\
                 "node":"n1","partition":"safe","ready":true,"replicas":1,"ring":{"hash":"000000007f3c9a41","slices":\
                 {"moving":412,"settled":15972,"short":0,"total":16384,"unavailable":0}},"tasks":[{"bytes":99,"done":6,\
                 "id":"8c1f","kind":"drain","node":"n3","state":"running","total":10}],"version":"9.9"}
@@ -148,6 +148,23 @@ private func text(_ response: AdminResponse) -> String { String(decoding: respon
         #expect(await ask("GET", "/v1/keyring", node: node).status == 409)
         #expect(await ask("POST", "/v1/keyring/use", type: "text/plain", body: "{}").status == 415)
         #expect(await ask("GET", "/v1/keyring/use").allow == "POST")
+    }
+
+    @Test func `brakes are released, but not for a page in a browser`() async throws {
+        let json = "application/json"
+        let done = await ask("POST", "/v1/brake/release", type: json, body: "{}")
+        #expect(done.status == 200 && text(done) == "{\"told\":[\"n1\",\"n2\"],\"unreachable\":[\"n4\"]}\n")
+        var node = FakeNode()
+        node.refusal = .unavailable("the node has stopped")
+        #expect(await ask("POST", "/v1/brake/release", node: node, type: json, body: "{}").status == 503)
+        #expect(await ask("POST", "/v1/brake/release", type: "text/plain", body: "{}").status == 415)
+        #expect(await ask("GET", "/v1/brake/release").allow == "POST")
+        node = FakeNode()
+        node.report.ring.brake = BrakeStatus(lost: ["n3", "n4"], members: 5, left: 1500)
+        node.report.members[0].damped = true
+        let status = text(await ask("GET", "/v1/status", node: node))
+        #expect(status.contains("\"brake\":{\"left\":1500,\"lost\":[\"n3\",\"n4\"],\"members\":5}"))
+        #expect(status.contains("\"damped\":true"))
     }
 
     @Test func `events have these names and forms`() async {

@@ -89,6 +89,11 @@ struct FakeNode: NodeAdministration {
         return MembersReport(node: "n1", members: ["n1", "n2"])
     }
 
+    func releaseBrake() async throws(AdministrationError) -> BrakeReport {
+        if let refusal { throw refusal }
+        return BrakeReport(told: ["n1", "n2"], unreachable: ["n4"])
+    }
+
     func events() async -> EventList {
         EventList(
             node: "n1",

@@ -148,15 +148,19 @@ actor ScriptedNode: NodeAdministration {
         keys: ["aaaaaaaa"],
         members: ["n1", "n2", "n3"].map { .init(name: $0, living: $0 != "n3", keys: ["aaaaaaaa"]) }
     )
+    /// What it answers to the word that brakes are to be released.
+    private let brakes: BrakeReport
 
     init(
         _ script: [ClusterStatus],
         drain answer: Result<TaskReport, AdministrationError> = .success(drainTask(0)),
-        objection: AdministrationError? = nil
+        objection: AdministrationError? = nil,
+        brakes: BrakeReport = BrakeReport(told: ["n1"], unreachable: [])
     ) {
         self.script = script
         self.answer = answer
         self.objection = objection
+        self.brakes = brakes
     }
 
     func status() async -> ClusterStatus { script.count > 1 ? script.removeFirst() : script[0] }
@@ -207,6 +211,7 @@ actor ScriptedNode: NodeAdministration {
     var isAwayTold = false
     func tellAll() { isAwayTold = true }
 
+    func releaseBrake() async throws(AdministrationError) -> BrakeReport { brakes }
     func events() async -> EventList { sampleEvents }
     func metrics() async -> String { "" }
     func liveness() async -> Bool { true }

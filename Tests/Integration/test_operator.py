@@ -141,3 +141,69 @@ class OperatorTest(ClusterTest):
         cluster.start("n3")
         cluster.wait_ready(["n3"])
         cluster.wait_settled()
+
+    def test_two_of_five_killed_at_once_brake_until_the_operator_says_so(self) -> None:
+        cluster = self.cluster(5, replicas=2, arguments=("--fill-delay", "2s"))
+        keys = [f"brake:{index}" for index in range(1_000)]
+        checker = Checker(keys)
+        load.fill(checker, self.addresses(cluster), keys, seed=support.seed)
+        left = ("n1", "n3", "n5")
+        for name in ("n2", "n4"):
+            cluster.kill(name)
+        for name in ("n2", "n4"):
+            self.wait_down(cluster, name, "n1")
+        nodes.poll(
+            "a removal that waits",
+            time.monotonic() + WAIT_SECONDS,
+            lambda: all("left" in cluster.status(name)["ring"].get("brake", {}) for name in left),
+        )
+        brake = cluster.status("n1")["ring"]["brake"]
+        self.assertEqual((brake["lost"], brake["members"]), (["n2", "n4"], 5))
+        self.assertIn("brake on: n2, n4 of 5 went at once", cluster.run("status", via="n1").stdout)
+        self.assertIn("henge_ring_brake 1\n", nodes.http_get(cluster.node("n1").admin, "/metrics")[1])
+        self.assertIn("nobody is taken out of the ring for now", cluster.log_tail("n1"))
+        # Every slice has a copy among those that are left, and is served.
+        braked = load.sweep(checker, self.addresses(cluster, *left), keys)
+        self.report(braked, checker, "reads while the brake is on")
+        self.assertEqual((braked.missed, braked.errors), (0, 0))
+        session = self.session(cluster, *left)
+        for key in keys:
+            load.write(checker, session, key, 100)
+        self.assertEqual(session.counts.errors, 0, session.trouble)
+
+        done = cluster.run("brake", "release", via="n3")
+        self.assertEqual((done.returncode, done.stdout), (0, "no brake is on any more at n1, n3, n5\n"), done.stderr)
+        cluster.wait_settled(list(left))
+        for name in left:
+            self.assertNotIn("brake", cluster.status(name)["ring"])
+            self.assertIn("henge_ring_brake 0\n", nodes.http_get(cluster.node(name).admin, "/metrics")[1])
+            types = [event["type"] for event in self.events(cluster, name)]
+            self.assertEqual([kind for kind in types if kind.startswith("brake")], ["braked", "brake-ended"])
+        after = load.sweep(checker, self.addresses(cluster, *left), keys)
+        self.assertEqual((after.missed, after.errors), (0, 0))
+        self.assert_true_to(checker, cluster)
+
+    def test_a_node_that_was_out_of_the_ring_is_up_at_once_and_back_in_the_ring_soon(self) -> None:
+        cluster = self.cluster(arguments=("--fill-delay", "1s"))
+        cluster.pause("n3")
+        nodes.poll(
+            "n3 out of the ring",
+            time.monotonic() + WAIT_SECONDS,
+            lambda: self.wanted(cluster, "n3", "n1") == 0,
+        )
+        cluster.resume("n3")
+        resumed = time.monotonic()
+        for name in ("n1", "n2", "n3"):
+            nodes.poll(
+                "n3 up",
+                resumed + 5.0,
+                lambda name=name: self.member(cluster, "n3", name)["liveness"] == "alive",
+            )
+        nodes.poll("n3 in the ring", resumed + 5.0, lambda: self.wanted(cluster, "n3", "n1") > 0)
+        cluster.wait_settled()
+        self.assert_story(cluster, "n1", "n3", ["suspected", "down", "refuted", "damped", "undamped"])
+        self.assertIn("henge_dampings_total 1\n", nodes.http_get(cluster.node("n3").admin, "/metrics")[1])
+
+    def wanted(self, cluster: nodes.Cluster, name: str, via: str) -> int:
+        report = json.loads(cluster.run("ring", "-o", "json", via=via).stdout)
+        return next(member for member in report["members"] if member["name"] == name)["copies"]["wanted"]

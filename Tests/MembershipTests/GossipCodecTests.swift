@@ -38,7 +38,8 @@ enum Samples {
             configurationHash: random.next(),
             protocolVersion: UInt16(truncatingIfNeeded: random.next()),
             memoryBytes: random.next(),
-            sawThree: Bool.random(using: &random)
+            sawThree: Bool.random(using: &random),
+            isDamped: Bool.random(using: &random)
         )
     }
 

@@ -74,7 +74,7 @@ import Testing
             { $0.lifecycle = .draining }, { $0.liveness = .suspect }, { $0.name = "b" }, { $0.zone = "z" },
             { $0.weight += 1 }, { $0.client.port += 1 }, { $0.cluster.port += 1 }, { $0.admin.port += 1 },
             { $0.configurationHash += 1 }, { $0.protocolVersion += 1 }, { $0.memoryBytes += 1 },
-            { $0.sawThree.toggle() },
+            { $0.sawThree.toggle() }, { $0.isDamped.toggle() },
         ]
         var hashes: Set<UInt64> = [base.hash]
         for change in changes {

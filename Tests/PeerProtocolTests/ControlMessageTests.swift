@@ -124,7 +124,7 @@ import Testing
             $0.append(4)
         }
         #expect(malformedVerdict)
-        for order in [0, 4, 255] as [UInt8] {
+        for order in [0, 5, 255] as [UInt8] {
             let isMalformed = malformed(.order) {
                 $0.appendInteger(UInt64(1))
                 $0.append(order)

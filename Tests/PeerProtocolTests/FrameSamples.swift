@@ -86,7 +86,7 @@ enum FrameSamples {
     /// A message of each case, several where a case has variants; the table, which is large, comes last.
     static func messages(_ random: inout Xoshiro256) -> [ControlMessage] {
         let grounds: [Claim.Ground] = [.handedOver, .silent(member(&random)), .empty, .held]
-        let orders: [NodeOrder] = [.drain, .drainByForce, .undrain]
+        let orders: [NodeOrder] = [.drain, .drainByForce, .undrain, .releaseBrake]
         let inventory = (0..<Int.random(in: 0...30, using: &random)).map { _ in
             InventoryEntry(hash: random.next(), version: random.next())
         }

@@ -1,8 +1,8 @@
-import CacheNode
-import Membership
 import PeerProtocol
 import Testing
 
+@testable import CacheNode
+@testable import Membership
 @testable import Simulation
 
 /// What an operator says to a node of a simulated cluster, beside drains.
@@ -118,6 +118,103 @@ import Testing
         }
         #expect(try snapshot(world, 0).hasLease)
         for index in 1..<3 { world.start(index) }
+        world.settle(within: 60_000)
+        #expect(world.failures == [])
+    }
+
+    private func ringSize(_ world: World, _ index: Int) throws -> Int {
+        try snapshot(world, index).members.count { $0.wantedCopies > 0 }
+    }
+
+    @Test func `two of five at once brake, and leave the ring at the operator's word`() throws {
+        var options = WorldOptions(seed: 65)
+        options.replicas = 2
+        options.clients = 0
+        let world = World(options)
+        for index in 0..<5 { world.start(index) }
+        world.settle(within: 30_000)
+        #expect(try snapshot(world, 0).brake == nil)
+        world.crash(1)
+        world.crash(3)
+        for name in ["n2", "n4"] { try awaits(world, .down, of: name, at: 0) }
+        for index in [0, 2, 4] { #expect(try snapshot(world, index).brake?.lost == ["n2", "n4"], "node \(index)") }
+        // The fill delay is over, and copies that can prove themselves serve every slice.
+        world.run(milliseconds: 12_000)
+        for index in [0, 2, 4] {
+            let snapshot = try snapshot(world, index)
+            #expect(try ringSize(world, index) == 5, "node \(index)")
+            #expect(snapshot.unavailable == 0)
+            #expect((1...30_000).contains(snapshot.brakeLeftMilliseconds ?? 0))
+        }
+        #expect(world.releaseBrake(at: 4)?.told == ["n1", "n3", "n5"])
+        world.run(milliseconds: 500)
+        for index in [0, 2, 4] { #expect(try ringSize(world, index) == 3, "node \(index)") }
+        world.settle(within: 10_000)
+        let kinds = try snapshot(world, 0).journal.entries.map(\.event.kind)
+        #expect(kinds.filter { $0 == .braked || $0 == .brakeEnded } == [.braked, .brakeEnded])
+        #expect(world.failures == [])
+    }
+
+    @Test func `one of three does not brake`() throws {
+        let world = world(3, seed: 66)
+        world.crash(2)
+        try awaits(world, .down, of: "n3", at: 0)
+        world.run(milliseconds: 6000)
+        #expect(try ringSize(world, 0) == 2)
+        // A lost datagram may have made the other suspect for a moment.
+        #expect(try snapshot(world, 0).brake == nil)
+        world.settle(within: 30_000)
+        #expect(world.failures == [])
+    }
+
+    /// The brake is each node's own. A node that keeps a lost member in its ring for longer hands slices to others than
+    /// those think right; nothing is lost by that, and all agree once it is over.
+    @Test func `a node that brakes alone disagrees with the others for a while, and nothing else`() throws {
+        var options = WorldOptions(seed: 71)
+        options.nodes = 4
+        options.clients = 2
+        let world = World(options)
+        for index in 0..<4 { world.start(index) }
+        world.settle(within: 30_000)
+        world.startWorkload()
+        let process = try #require(world.nodes[0].process)
+        world.crash(2)
+        for _ in 0..<320 {
+            process.control.membership.health = 7
+            world.run(milliseconds: 50)
+        }
+        #expect(process.control.brake.engagement?.lost == [])
+        #expect(try ringSize(world, 0) == 4)
+        #expect(try ringSize(world, 1) == 3)
+        process.control.membership.health = 0
+        world.settle(within: 60_000)
+        #expect(try ringSize(world, 0) == 3)
+        world.stopWorkload()
+        #expect(world.run(atMostMilliseconds: 13_000) { world.clients.allSatisfy(\.isIdle) })
+        #expect(world.failures == [])
+    }
+
+    @Test func `a lone change of the ring shows at once, further ones after a fifth of a second`() throws {
+        let world = world(3, seed: 68)
+        for _ in 0..<3 { world.start(world.addNode()) }
+        let process = try #require(world.nodes[0].process)
+        var changes: [UInt64] = []
+        let before = try snapshot(world, 0)
+        var last = before.ringHash
+        var joinedAt: UInt64?
+        for millisecond in 0..<5000 as Range<UInt64> {
+            world.run(milliseconds: 1)
+            if joinedAt == nil, process.control.membership.members.count > 3 { joinedAt = millisecond }
+            if process.control.topology.ringHash != last { changes.append(millisecond) }
+            last = process.control.topology.ringHash
+        }
+        let first = try #require(changes.first)
+        #expect(first == joinedAt)
+        #expect(zip(changes, changes.dropFirst()).allSatisfy { $1 - $0 >= 198 }, "\(changes)")
+        let after = try snapshot(world, 0)
+        #expect(after.members.allSatisfy { $0.wantedCopies > 0 } && after.members.count == 6)
+        #expect(after.outcomes.ringChanges - before.outcomes.ringChanges == UInt64(changes.count))
+        #expect(after.outcomes.ringChangesCoalesced > 0)
         world.settle(within: 60_000)
         #expect(world.failures == [])
     }
