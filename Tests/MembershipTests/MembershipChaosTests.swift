@@ -84,7 +84,7 @@ import Testing
     }
 
     @Test func `a rule that is missing is shown by three faults at most`() throws {
-        let control = GossipControl.oneTupleMerge
+        let control = GossipControl.anyCluster
         let invariant = try #require(control.invariants.first)
         func isBroken(_ seed: UInt64, _ steps: [Int]?) -> Bool {
             control.campaign(seed: seed, only: steps.map { Set($0) }).run().breaches.contains {
