@@ -43,7 +43,7 @@ extension MemberTable {
                     switch field {
                     case 0: $0.outbox = isThere ? Outbox(next: instant) : nil
                     case 1: $0.suspicion = isThere ? Suspicion(since: instant) : nil
-                    case 2: $0.verdict = isThere ? Verdict(record: $0.record, deadline: instant) : nil
+                    case 2: $0.verdict = isThere ? Verdict(record: $0.record, ageSeconds: 0, deadline: instant) : nil
                     default: $0.expires = isThere ? instant : nil
                     }
                 }
