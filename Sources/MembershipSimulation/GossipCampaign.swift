@@ -266,7 +266,8 @@ package struct GossipCampaign {
         for index in members where !goneForGood.contains(index) {
             let node = simulator.nodes[index]
             guard let membership = node.membership else {
-                if index < count { start(index) }
+                // A joiner that a mass restart has ended comes back as well.
+                if index < count || node.life > 0 { start(index) }
                 continue
             }
             // The operator corrects a wrong list, and sees to it that there is one node of an id.
