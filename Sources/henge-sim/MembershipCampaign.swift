@@ -28,6 +28,8 @@ struct MembershipCampaign: ParsableCommand {
     private static let sizes = [1, 2, 3, 5, 9, 16, 33, 64]
     /// A range of so many seeds, with the sizes in turn and all faults, has to reach whatever there is to reach.
     private static let seedsThatReachAll = 200
+    /// What one in some hundred reaches.
+    private static let seedsThatReachRare = 1000
 
     @OptionGroup var course: CourseOptions
 
@@ -98,9 +100,11 @@ struct MembershipCampaign: ParsableCommand {
         let missed =
             report("faults", GossipFault.Kind.allCases.map { ($0.rawValue, faults[$0] ?? 0) })
             + report("reached", GossipCampaign.Sometimes.allCases.map { ($0.rawValue, reached[$0] ?? 0) })
-        if isWhole, !missed.isEmpty { print("FAIL never reached: " + missed.joined(separator: ", ")) }
+        let rare = range.count >= Self.seedsThatReachRare ? [] : [GossipCampaign.Sometimes.groupsMeet.rawValue]
+        let isShort = isWhole && missed.contains { !rare.contains($0) }
+        if isShort { print("FAIL never reached: " + missed.joined(separator: ", ")) }
         print("\(range.count - failed) passed, \(failed) failed")
-        if failed > 0 || isWhole && !missed.isEmpty { throw ExitCode.failure }
+        if failed > 0 || isShort { throw ExitCode.failure }
     }
 
     /// In how many seeds each was there; returns those that never were.
