@@ -263,6 +263,14 @@ package struct Membership: Sendable {
         finish(now, effects: &effects)
     }
 
+    private func isTimelyAnswer(_ datagram: GossipDatagram) -> Bool {
+        switch datagram.message {
+        case .ack(let probe): probes.contains { $0.sequence == probe.sequence && $0.subject == datagram.sender }
+        case .state: true
+        default: datagram.message.isAnswer
+        }
+    }
+
     /// Learns from the way that a datagram took.
     private mutating func noteWay(
         of datagram: GossipDatagram,
@@ -273,7 +281,8 @@ package struct Membership: Sendable {
         let name = table[datagram.sender]?.record.name
         if isStreamed {
             statistics.streamsReceived &+= 1
-            if streamed.noteStreamed(endpoint) {
+            // Only timely answers show anything: what a node reads after a pause comes all at once, over TCP as well.
+            if isTimelyAnswer(datagram), streamed.noteStreamed(endpoint) {
                 effects.append(.event(.datagramsBlocked(name: name, at: endpoint)))
             }
         } else if datagram.message.isAnswer, streamed.notePassed(endpoint) {
