@@ -263,11 +263,13 @@ package struct Membership: Sendable {
         finish(now, effects: &effects)
     }
 
-    private func isTimelyAnswer(_ datagram: GossipDatagram) -> Bool {
+    /// Whether a datagram answers something that went by UDP as well, and in time: what a node reads after a pause comes
+    /// all at once, over TCP too, and shows nothing.
+    private func isAnswerToBoth(_ datagram: GossipDatagram) -> Bool {
         switch datagram.message {
         case .ack(let probe): probes.contains { $0.sequence == probe.sequence && $0.subject == datagram.sender }
-        case .state: true
-        default: datagram.message.isAnswer
+        case .helloReply: true
+        default: false
         }
     }
 
@@ -281,8 +283,7 @@ package struct Membership: Sendable {
         let name = table[datagram.sender]?.record.name
         if isStreamed {
             statistics.streamsReceived &+= 1
-            // Only timely answers show anything: what a node reads after a pause comes all at once, over TCP as well.
-            if isTimelyAnswer(datagram), streamed.noteStreamed(endpoint) {
+            if isAnswerToBoth(datagram), streamed.noteStreamed(endpoint) {
                 effects.append(.event(.datagramsBlocked(name: name, at: endpoint)))
             }
         } else if datagram.message.isAnswer, streamed.notePassed(endpoint) {
