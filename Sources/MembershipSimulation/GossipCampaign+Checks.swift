@@ -120,14 +120,14 @@ extension GossipCampaign {
         case .forgotten: isCollision = false
         case .nameTaken, .configurationDiffers: isCollision = false
         }
-        if isCollision, index == twin || twinned.contains(index) {
-            outcome.reached.insert(.collision)
-            crash(index)
-        } else if restored.contains(index), isCollision || reason == .forgotten {
+        if restored.contains(index), isCollision || reason == .forgotten {
             // Whoever looks after it starts it above what was seen.
             outcome.reached.insert(.collision)
             crash(index)
             start(index)
+        } else if isCollision, index == twin || twinned.contains(index) {
+            outcome.reached.insert(.collision)
+            crash(index)
         } else {
             breach(.wrongView, "node \(index) stopped: \(reason)")
             crash(index)
