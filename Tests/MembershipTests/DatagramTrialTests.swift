@@ -32,6 +32,8 @@ import Testing
     @Test func `a way that is closed is told from the way back, and nobody is accused for it`() throws {
         var simulator = try formed()
         let cut = simulator.begin(.loss(from: 0, to: 1, percent: 100))
+        // What was on its way arrives.
+        simulator.run(milliseconds: 100)
         let results = tried(&simulator, 8)
         #expect(results[0].isHeard && !results[0].isAnswered)
         #expect(!results[1].isHeard && !results[1].isAnswered)
