@@ -237,7 +237,7 @@ package struct ControlPlane {
     var keyRing: KeyRing?
     /// A ring that is being stored.
     var storingRing: KeyRing?
-    /// Runs for as long as somebody waits for its answers.
+    /// Waits for answers; nil where none runs.
     var examination: RunningExamination?
     /// Done, for the shell.
     var finishedExamination: Examination?

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 import tempfile
 import time
 
@@ -81,6 +82,12 @@ class DoctorTest(NetworkTest):
             self.assertEqual([report["members"][other][way] for way in ("udpOut", "udpBack")], ["fails", "fails"])
             self.assertIn("UDP does not pass either way, TCP does", report["findings"][0]["text"])
             self.assertIn("--gossip tcp", report["findings"][0]["text"])
+        metric = re.compile(r"^henge_gossip_streamed_addresses 1$", re.MULTILINE)
+        nodes.poll(
+            "n1 counts an address that UDP does not reach",
+            time.monotonic() + 60,
+            lambda: metric.search(nodes.http_get(cluster.node("n1").admin, "/metrics")[1]),
+        )
         cluster.network.heal()
         self.wait_well(cluster)
 
@@ -130,7 +137,16 @@ class DoctorTest(NetworkTest):
         self.assertEqual(cluster.run("doctor", via="n1").returncode, FOUND)
 
 
-class DoctorWithoutAClusterTest(ClusterTest):
+class DoctorOnLoopbackTest(ClusterTest):
+    def test_the_doctor_misses_no_udp_where_gossip_goes_over_tcp_alone(self) -> None:
+        cluster = self.cluster(2, arguments=("--gossip", "tcp"))
+        code, report = doctor(cluster, "n1")
+        self.assertEqual((code, report["findings"]), (WELL, []))
+        self.assertEqual([report["members"]["n2"][way] for way in ("udpOut", "tcpOut")], ["unused", "passes"])
+        self.assertIn("gossip=tcp", report["settings"])
+        lines = cluster.run("doctor", via="n2").stdout.splitlines()
+        self.assertRegex(lines[2], r"^n1 +\S+ +alive +unused +ok +[+-]\d+ ms +equal$")
+
     def test_the_doctor_of_a_node_that_waits_tells_which_seeds_are_amiss(self) -> None:
         directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="henge-key-")))
         keys = [str(nodes.generate_key(support.henge, directory / f"{name}.key")) for name in ("one", "two")]
