@@ -59,7 +59,8 @@ package struct AdminRouter: Sendable {
         case "/livez", "/readyz", "/metrics", "/version", "/v1/status", "/v1/ring", "/v1/tasks", "/v1/events",
             "/v1/keyring":
             wanted = "GET"
-        case "/v1/drain", "/v1/undrain", "/v1/forget", "/v1/form", "/v1/brake/release", "/v1/keyring/install",
+        case "/v1/drain", "/v1/undrain", "/v1/forget", "/v1/form", "/v1/doctor", "/v1/brake/release",
+            "/v1/keyring/install",
             "/v1/keyring/use", "/v1/keyring/remove":
             wanted = "POST"
         default:
@@ -144,6 +145,9 @@ package struct AdminRouter: Sendable {
         }
         if path == "/v1/form" {
             return await Self.answer { () throws(AdministrationError) in try await administration.form() }
+        }
+        if path == "/v1/doctor" {
+            return await Self.answer { () throws(AdministrationError) in try await administration.examine() }
         }
         if path == "/v1/brake/release" {
             return await Self.answer { () throws(AdministrationError) in try await administration.releaseBrake() }

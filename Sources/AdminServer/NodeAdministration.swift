@@ -28,6 +28,9 @@ package protocol NodeAdministration: Sendable {
     /// Has all members that can be reached take who is down out of the ring, although many went at once.
     func releaseBrake() async throws(AdministrationError) -> BrakeReport
 
+    /// Tests what this node and the other members need from each other; takes a second where somebody is silent.
+    func examine() async throws(AdministrationError) -> DoctorReport
+
     /// The node's last membership events.
     func events() async -> EventList
 

@@ -90,6 +90,8 @@ package struct ClusterSnapshot: Sendable {
     /// In how many milliseconds it ends by itself; nil where it is off, or stops nothing so far.
     package var brakeLeftMilliseconds: UInt64?
     package var membership: MembershipStatistics
+    /// Addresses of others to which gossip goes over TCP, since UDP does not pass.
+    package var streamedCount: Int
     package var journal: MembershipJournal
     /// Nil where the cluster has no key.
     package var keyRing: KeyRingView?
@@ -580,6 +582,7 @@ extension ControlPlane {
             brake: brake.engagement,
             brakeLeftMilliseconds: brake.engagement?.until?.milliseconds(since: now.instant),
             membership: membership.statistics,
+            streamedCount: membership.streamedCount,
             journal: journal,
             keyRing: keyRingView()
         )

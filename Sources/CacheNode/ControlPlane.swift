@@ -48,6 +48,17 @@ package struct ControlConfiguration: Sendable {
     package var closeMilliseconds: UInt64 = 5000
     /// How many membership events are kept for operators; the oldest goes.
     package var membershipEventsMax = 256
+    /// Settings that should be equal on all nodes, as `name=value` with spaces between, for examinations to compare; at
+    /// most 255 bytes.
+    package var comparedSettings = ""
+    /// Whether gossip goes by UDP, and over TCP only where that does not pass.
+    package var usesDatagrams = true
+    /// How long an examination waits for answers.
+    package var examinationMilliseconds: UInt64 = 1000
+    /// How often it asks again who has not shown everything.
+    package var examinationRoundMilliseconds: UInt64 = 200
+    /// Wall clocks that are further apart are worth a finding.
+    package var clockDistanceMaxMilliseconds: UInt64 = 1000
 
     package init() {}
 }
@@ -226,6 +237,10 @@ package struct ControlPlane {
     var keyRing: KeyRing?
     /// A ring that is being stored.
     var storingRing: KeyRing?
+    /// Waits for answers; nil where none runs.
+    var examination: RunningExamination?
+    /// Done, for the shell.
+    var finishedExamination: Examination?
     private var isStopped = false
 
     /// Counts since the start.
@@ -410,10 +425,11 @@ package struct ControlPlane {
         }
     }
 
-    /// A control frame from a member.
+    /// A control frame from a member; `link` is the connection that it came on, where the shell can answer on it.
     package mutating func receive(
         _ message: ControlMessage,
         from peer: PeerNumber,
+        link: UInt32? = nil,
         now: Now,
         outbox: inout Outbox,
         effects: inout [ControlEffect]
@@ -467,6 +483,9 @@ package struct ControlPlane {
         case .orderReply(let id, let refusal):
             if orders.removeValue(forKey: id) != nil { orderResults.append((id, refusal)) }
         case .keyRing(let ring): receive(ring, from: peer, &outbox, &effects)
+        case .examine(let number, let round):
+            answerExamination(number, round, from: peer, link: link, now, &outbox, &effects)
+        case .examined(let reply): receive(reply, from: peer, now)
         }
         publishIfDue(now, &effects)
     }
@@ -500,6 +519,7 @@ package struct ControlPlane {
     package var nextDeadline: Instant {
         if case .finished = phase { return .distantFuture }
         var next = min(membership.nextDeadline, nextTick, nextPing)
+        if let examination { next = min(next, examination.nextRound) }
         if isTopologyDirty || table.changes != publishedChanges { next = min(next, publishAt) }
         return next
     }
@@ -521,6 +541,7 @@ package struct ControlPlane {
             refreshReport()
             ping(only: nil, now.instant, &outbox)
         }
+        if let examination, examination.nextRound <= now.instant { advanceExamination(now, &outbox, &effects) }
         if nextTick <= now.instant {
             nextTick = now.instant.advanced(byMilliseconds: configuration.tickMilliseconds)
             refreshLease(now, &effects)

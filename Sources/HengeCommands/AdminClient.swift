@@ -39,6 +39,10 @@ struct AdminClient: Sendable {
         try await ask("POST", "/v1/brake/release", Change())
     }
 
+    func doctor() async throws(CommandError) -> DoctorReport {
+        try await ask("POST", "/v1/doctor", Change())
+    }
+
     func events() async throws(CommandError) -> EventList {
         try await ask("GET", "/v1/events")
     }

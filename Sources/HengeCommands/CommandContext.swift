@@ -6,7 +6,7 @@ package enum ExitStatus: Int32, Hashable, Sendable {
     case failed = 1
     /// A wrong flag, an unreadable file, a port in use.
     case usage = 2
-    /// `status`: copies, slices or members are missing.
+    /// `status`: copies, slices or members are missing. `doctor`: something was found.
     case degraded = 3
     /// A safety check said no.
     case refused = 4

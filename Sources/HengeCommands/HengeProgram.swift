@@ -63,7 +63,7 @@ package struct Henge: ParsableCommand {
         abstract: "A memcached-compatible cache cluster.",
         subcommands: [
             Serve.self, Status.self, RingView.self, Drain.self, Undrain.self, Forget.self, Form.self, Brake.self,
-            Events.self, KeyRingCommand.self, Config.self, VersionView.self,
+            Doctor.self, Events.self, KeyRingCommand.self, Config.self, VersionView.self,
         ]
     )
 

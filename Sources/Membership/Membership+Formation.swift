@@ -435,6 +435,7 @@ extension Membership {
     ) {
         let record = hello.record
         let isJoiner = !hello.joined
+        if isReply, !isJoiner { contacts.noteMember(nonce: hello.nonce, name: record.name) }
         if isReply && isJoiner {
             // It seeks: it is told where the cluster is, and comes by itself.
             sendHello(to: endpoint, nonce: 0, seesReceiver: true, effects: &effects)

@@ -80,6 +80,8 @@ package struct Membership: Sendable {
 
     /// Where UDP does not pass.
     var streamed = StreamedEndpoints()
+    /// Questions whether UDP passes, the oldest first.
+    var trials: [DatagramTrial] = []
 
     // Within one call.
     /// Where the datagram came from that is being answered, and whether over TCP: the answer goes back that way.
@@ -171,6 +173,22 @@ package struct Membership: Sendable {
     /// Whether any owner has ever said that it saw three members up.
     package var sawThree: Bool { own.sawThree || table.peers.contains { $0.record.sawThree } }
 
+    /// The seeds by their addresses, and what was heard there last.
+    package var seedContacts: [MembershipSeeking.Contact] {
+        var result = seeking.contacts.filter { contact in
+            guard let endpoint = contact.endpoint else { return true }
+            return contacts.seeds.contains { $0.addresses?.contains(endpoint) == true }
+        }
+        for index in result.indices where result[index].answer == .silent {
+            let name = contacts.contacts.first { $0.endpoint == result[index].endpoint }?.memberName
+            if let name { result[index].answer = .joined(name: name) }
+        }
+        return result
+    }
+
+    /// Addresses of others to which gossip goes over TCP, since UDP does not pass.
+    package var streamedCount: Int { streamed.count }
+
     package var phase: MembershipPhase {
         switch stage {
         case .seeking: .seeking(seeking)
@@ -258,7 +276,7 @@ package struct Membership: Sendable {
             statistics.wrongTarget &+= 1
             return
         }
-        noteWay(of: datagram, from: endpoint, isStreamed: isStreamed, effects: &effects)
+        noteWay(of: datagram, from: endpoint, isStreamed: isStreamed, now: now, effects: &effects)
         receive(datagram, from: endpoint, now: now, effects: &effects)
         finish(now, effects: &effects)
     }
@@ -278,6 +296,7 @@ package struct Membership: Sendable {
         of datagram: GossipDatagram,
         from endpoint: Endpoint,
         isStreamed: Bool,
+        now: Instant,
         effects: inout [MembershipEffect]
     ) {
         let name = table[datagram.sender]?.record.name
@@ -286,8 +305,11 @@ package struct Membership: Sendable {
             if isAnswerToBoth(datagram), streamed.noteStreamed(endpoint) {
                 effects.append(.event(.datagramsBlocked(name: name, at: endpoint)))
             }
-        } else if datagram.message.isAnswer, streamed.notePassed(endpoint) {
-            effects.append(.event(.datagramsPass(name: name, at: endpoint)))
+        } else {
+            if !trials.isEmpty { noteTrials(of: datagram, now: now) }
+            if datagram.message.isAnswer, streamed.notePassed(endpoint) {
+                effects.append(.event(.datagramsPass(name: name, at: endpoint)))
+            }
         }
     }
 
@@ -473,6 +495,21 @@ package struct Membership: Sendable {
             statistics.datagramsSent &+= 1
             effects.append(.send(bytes, to: endpoint))
         }
+    }
+
+    /// Sends a member a message by UDP, also where that is known not to pass.
+    mutating func sendByDatagram(_ message: GossipMessage, to record: MemberRecord, effects: inout [MembershipEffect]) {
+        let datagram = GossipDatagram(
+            clusterTag: clusterTag,
+            sender: own.id,
+            senderGeneration: own.generation,
+            target: record.id,
+            message: message
+        )
+        let bytes = datagram.encoded()
+        statistics.datagramsSent &+= 1
+        statistics.bytesSent &+= UInt64(bytes.count)
+        effects.append(.send(bytes, to: record.cluster))
     }
 
     /// Sends a message over TCP, beside whatever went by UDP.

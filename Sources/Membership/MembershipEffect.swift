@@ -168,6 +168,12 @@ package struct MembershipSeeking: Hashable, Sendable {
         package var label: String
         package var endpoint: Endpoint?
         package var answer: Answer
+
+        package init(label: String, endpoint: Endpoint?, answer: Answer) {
+            self.label = label
+            self.endpoint = endpoint
+            self.answer = answer
+        }
     }
 
     package var contacts: [Contact]

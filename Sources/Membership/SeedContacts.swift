@@ -22,6 +22,8 @@ struct SeedContact: Sendable {
     var backoffMilliseconds: UInt64
     var answer: SeedAnswer?
     var foreignCluster: String?
+    /// Who answered there as a member since this node is one.
+    var memberName: String?
 }
 
 /// What a contact said last.
@@ -130,7 +132,8 @@ struct SeedContacts: Sendable {
                 nextTry: now,
                 backoffMilliseconds: 0,
                 answer: nil,
-                foreignCluster: nil
+                foreignCluster: nil,
+                memberName: nil
             )
         )
         nextNonce += 1
@@ -138,6 +141,10 @@ struct SeedContacts: Sendable {
 
     mutating func markSelf(nonce: UInt32) {
         for index in contacts.indices where contacts[index].nonce == nonce { contacts[index].isSelf = true }
+    }
+
+    mutating func noteMember(nonce: UInt32, name: String) {
+        for index in contacts.indices where contacts[index].nonce == nonce { contacts[index].memberName = name }
     }
 
     mutating func wait(_ endpoint: Endpoint) {

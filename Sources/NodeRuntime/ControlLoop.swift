@@ -42,6 +42,8 @@ final class ControlLoop: LinkOwner, GossipStreamOwner {
     private var calls: [ObjectIdentifier: ExchangeCall] = [:]
     private var messages: [ControlPort.Message] = []
     private var orders: [UInt64: @Sendable (OrderOutcome) -> Void] = [:]
+    /// Who waits for an examination.
+    private var examinations: [@Sendable (Examination?) -> Void] = []
     private var nextWorker = 0
     private var acceptAgainAt: Instant?
     private var acceptLoggedAt: Instant?
@@ -113,11 +115,14 @@ final class ControlLoop: LinkOwner, GossipStreamOwner {
             case .order(_, _, let reply), .forget(_, let reply), .form(let reply), .keys(_, let reply):
                 reply(.refused("the node has stopped"))
             case .releaseBrake(let reply): reply(BrakeRelease())
+            case .examine(let reply): reply(nil)
             case .signals, .connection, .stored, .stop: break
             }
         }
         for reply in orders.values { reply(.refused("the node has stopped")) }
         orders = [:]
+        for reply in examinations { reply(nil) }
+        examinations = []
     }
 
     private func watch(_ descriptor: Int32, _ body: @escaping () -> Void) throws(SystemError) {
@@ -194,6 +199,9 @@ final class ControlLoop: LinkOwner, GossipStreamOwner {
         case .stored(let ring): plane.stored(ring, now: loop.now, outbox: &outbox, effects: &effects)
         case .releaseBrake(let reply):
             reply(plane.releaseBrake(now: loop.now, outbox: &outbox, effects: &effects))
+        case .examine(let reply):
+            examinations.append(reply)
+            plane.examine(now: loop.now, outbox: &outbox, effects: &effects)
         case .stop(let signal): stop(signal)
         }
     }
@@ -203,6 +211,10 @@ final class ControlLoop: LinkOwner, GossipStreamOwner {
             orders.removeValue(forKey: id)?(refusal.isEmpty ? .accepted : .refused(refusal))
         }
         plane.orderResults = []
+        if let examination = plane.takeExamination() {
+            for reply in examinations { reply(examination) }
+            examinations = []
+        }
     }
 
     private func stop(_ signal: ProcessSignal) {
@@ -489,7 +501,7 @@ final class ControlLoop: LinkOwner, GossipStreamOwner {
             if isTaken { return }
         }
         guard let message = try ControlMessage(kind, body) else { throw MalformedBytes() }
-        plane.receive(message, from: peer, now: loop.now, outbox: &outbox, effects: &effects)
+        plane.receive(message, from: peer, link: link, now: loop.now, outbox: &outbox, effects: &effects)
     }
 
     func linkChanged(to peer: PeerNumber, isUp: Bool) {

@@ -235,6 +235,14 @@ package final class Node: Sendable {
         }
     }
 
+    /// Examines all members, which takes a second at most; nil where the node has ended.
+    package func examine() async -> Examination? {
+        await withCheckedContinuation { continuation in
+            let isPosted = post(.examine { continuation.resume(returning: $0) })
+            if !isPosted { continuation.resume(returning: nil) }
+        }
+    }
+
     /// Whether every loop has turned lately. The control loop turns every few milliseconds; a worker that has nothing
     /// to do sleeps, so it is woken and asked again.
     package func isLively() async -> Bool {

@@ -175,6 +175,8 @@ final class ControlPort: Sendable {
         case stored(KeyRing)
         /// The word that removals from the ring wait no longer, and who was told.
         case releaseBrake(reply: @Sendable (BrakeRelease) -> Void)
+        /// The wish to examine all members; nil where the node has stopped.
+        case examine(reply: @Sendable (Examination?) -> Void)
         case stop(ProcessSignal)
     }
 

@@ -92,6 +92,10 @@ package enum ControlMessage: Hashable, Sendable {
     case orderReply(id: UInt64, refusal: String)
     /// The sender's cluster keys. Travels on sealed connections only.
     case keyRing(KeyRing)
+    /// Asks for what an examination compares, and to try UDP towards the sender. `number` is the same in all rounds of
+    /// an examination.
+    case examine(number: UInt64, round: UInt8)
+    case examined(ExaminationReply)
 }
 
 /// What an operator can ask of one node.
@@ -196,6 +200,60 @@ package struct ClaimReply: Hashable, Sendable {
     }
 }
 
+/// A member's answer to one round of an examination.
+package struct ExaminationReply: Hashable, Sendable {
+    package var number: UInt64
+    package var round: UInt8
+    /// Milliseconds since 1970 by the answering node's wall clock.
+    package var unixMilliseconds: UInt64
+    /// Something came from the asking node by UDP since the examination's first round.
+    package var hasHeardDatagrams: Bool
+    /// The answering node sends and takes gossip by UDP.
+    package var usesDatagrams: Bool
+    /// The answering node's own connections to the asking one work.
+    package var isConnected: Bool
+    /// Settings that should be equal on all nodes, as `name=value` with spaces between; at most 255 bytes.
+    package var settings: String
+
+    package init(
+        number: UInt64,
+        round: UInt8,
+        unixMilliseconds: UInt64,
+        hasHeardDatagrams: Bool,
+        usesDatagrams: Bool,
+        isConnected: Bool,
+        settings: String
+    ) {
+        self.number = number
+        self.round = round
+        self.unixMilliseconds = unixMilliseconds
+        self.hasHeardDatagrams = hasHeardDatagrams
+        self.usesDatagrams = usesDatagrams
+        self.isConnected = isConnected
+        self.settings = settings
+    }
+
+    func append(to buffer: inout ByteBuffer) {
+        buffer.appendInteger(number)
+        buffer.append(round)
+        buffer.appendInteger(unixMilliseconds)
+        buffer.append((hasHeardDatagrams ? 1 : 0) | (usesDatagrams ? 2 : 0) | (isConnected ? 4 : 0))
+        buffer.appendShortText(settings)
+    }
+
+    init(_ reader: inout ByteReader) throws(MalformedBytes) {
+        number = try reader.integer()
+        round = try reader.integer()
+        unixMilliseconds = try reader.integer()
+        let flags = try reader.integer(UInt8.self)
+        guard flags < 8 else { throw MalformedBytes() }
+        hasHeardDatagrams = flags & 1 != 0
+        usesDatagrams = flags & 2 != 0
+        isConnected = flags & 4 != 0
+        settings = try reader.shortText()
+    }
+}
+
 extension ControlMessage {
     /// Appends the message as a frame.
     package func append(to buffer: inout ByteBuffer) {
@@ -264,6 +322,10 @@ extension ControlMessage {
             buffer.appendInteger(id)
             buffer.append(refusal)
         case .keyRing(let ring): buffer.append(ring.encoded)
+        case .examine(let number, let round):
+            buffer.appendInteger(number)
+            buffer.append(round)
+        case .examined(let reply): reply.append(to: &buffer)
         case .leasePong(let number, let fence, let session):
             buffer.appendInteger(number)
             buffer.appendInteger(fence)
@@ -365,6 +427,10 @@ extension ControlMessage {
             guard let refusal = String(validating: try reader.rest(), as: UTF8.self) else { throw MalformedBytes() }
             self = .orderReply(id: id, refusal: refusal)
         case .keyRing: self = .keyRing(try KeyRing(encoded: try reader.rest()))
+        case .examine:
+            let number = try reader.integer(UInt64.self)
+            self = .examine(number: number, round: try reader.integer())
+        case .examined: self = .examined(try ExaminationReply(&reader))
         case .leasePong:
             let number = try reader.integer(UInt64.self)
             let fence = try reader.integer(UInt64.self)
@@ -416,6 +482,8 @@ extension ControlMessage {
         case .order: .order
         case .orderReply: .orderReply
         case .keyRing: .keyRing
+        case .examine: .examine
+        case .examined: .examined
         }
     }
 }

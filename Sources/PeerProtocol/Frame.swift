@@ -50,6 +50,8 @@ package enum Frame {
         case accesses = 26
         case keyRing = 27
         case gossip = 28
+        case examine = 29
+        case examined = 30
     }
 
     /// Looks for a whole frame at the front of `bytes`. Nil: more bytes are wanted.

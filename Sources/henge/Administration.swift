@@ -215,6 +215,48 @@ final class Administration: NodeAdministration {
         return BrakeReport(told: release.told, unreachable: release.unreachable)
     }
 
+    func examine() async throws(AdministrationError) -> DoctorReport {
+        guard let examination = await node.examine() else { throw .unavailable("the node has stopped") }
+        var findings = examination.findings.map {
+            DoctorReport.Finding(check: $0.check.rawValue, member: $0.member, text: $0.text)
+        }
+        if examination.seeking != nil, let text = refusals() {
+            findings.append(DoctorReport.Finding(check: ExaminationFinding.Check.key.rawValue, member: nil, text: text))
+        }
+        return DoctorReport(
+            node: settings.name,
+            settings: examination.settings,
+            members: examination.members.map { member in
+                DoctorReport.Member(
+                    name: member.record.name,
+                    cluster: member.record.cluster.description,
+                    liveness: MemberStatus.liveness(of: member.record),
+                    udpOut: DoctorReport.Way(examination.udpOut(member)),
+                    udpBack: DoctorReport.Way(examination.udpBack(member)),
+                    tcpOut: DoctorReport.Way(member.tcpOut),
+                    tcpBack: DoctorReport.Way(member.tcpBack),
+                    clock: member.clockMilliseconds.map { Int($0) },
+                    settings: examination.hasEqualSettings(member)
+                )
+            },
+            findings: findings
+        )
+    }
+
+    /// For a node that finds no cluster: what it refused since its start because keys, or names of clusters, differ.
+    private func refusals() -> String? {
+        var counts: [(cause: SealingRefusal, count: UInt64)] = []
+        for cause in [SealingRefusal.unknownKey, .plain, .foreignCluster] {
+            let figures = node.shared.sealingFigures
+            let count = (figures?.gossip.refused[cause] ?? 0) + (figures?.connectionsRefused[cause] ?? 0)
+            if count > 0 { counts.append((cause, count)) }
+        }
+        guard !counts.isEmpty else { return nil }
+        let text = counts.map { "\($0.count) \($0.cause.rawValue)" }.joined(separator: ", ")
+        return "others' packets and connections were refused here since the start (\(text)): give all nodes of the "
+            + "cluster one key, or none, and one --cluster-name"
+    }
+
     private func memberNames() async -> [String] {
         await node.snapshot()?.members.map(\.record.name) ?? []
     }
@@ -250,7 +292,27 @@ final class Administration: NodeAdministration {
     }
 }
 
+extension DoctorReport.Way {
+    init(_ way: ExaminedWay) {
+        self =
+            switch way {
+            case .passes: .passes
+            case .fails: .fails
+            case .unknown: .unknown
+            case .unused: .unused
+            }
+    }
+}
+
 extension MemberStatus {
+    static func liveness(of record: MemberRecord) -> Liveness {
+        switch record.liveness {
+        case .alive: .alive
+        case .suspect: .suspect
+        case .down, .forgotten: .down
+        }
+    }
+
     init(_ member: MemberView) {
         let record = member.record
         let lifecycle: Lifecycle =
@@ -260,12 +322,7 @@ extension MemberStatus {
             case .draining: .draining
             case .left: .left
             }
-        let liveness: Liveness =
-            switch record.liveness {
-            case .alive: .alive
-            case .suspect: .suspect
-            case .down, .forgotten: .down
-            }
+        let liveness = Self.liveness(of: record)
         self.init(
             name: record.name,
             id: record.id,

@@ -186,6 +186,11 @@ enum Metrics {
             "Probes that were answered over TCP only.",
             gossip.probesRescued
         )
+        page.gauge(
+            "henge_gossip_streamed_addresses",
+            "Addresses of others to which gossip goes over TCP, since UDP does not pass; 'henge doctor' says what to open.",
+            UInt64(snapshot.streamedCount)
+        )
         page.counter("henge_gossip_suspicions_total", "Suspicions raised here.", gossip.suspicions)
         page.counter(
             "henge_dampings_total",

@@ -123,6 +123,11 @@ enum Server {
             }
         control.fillDelayMilliseconds = UInt64(settings.fillDelaySeconds) * 1000
         control.workers = settings.workers
+        control.usesDatagrams = settings.gossip != .tcp
+        control.comparedSettings =
+            "version=\(Main.version) replicas=\(settings.replicas) partition=\(settings.partition.rawValue) "
+            + "gossip=\(settings.gossip.rawValue) fill-delay=\(settings.fillDelaySeconds)s "
+            + "max-item-size=\(settings.itemBytesMax)"
         var dataPlane = DataPlaneConfiguration()
         dataPlane.itemBytesMax = settings.itemBytesMax
         var membership = MembershipConfiguration()

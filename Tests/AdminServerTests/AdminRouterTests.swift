@@ -167,6 +167,24 @@ private func text(_ response: AdminResponse) -> String { String(decoding: respon
         #expect(status.contains("\"damped\":true"))
     }
 
+    @Test func `an examination has these names and forms, and no page in a browser begins one`() async {
+        let json = "application/json"
+        let done = await ask("POST", "/v1/doctor", type: json, body: "{}")
+        #expect(
+            text(done) == """
+                {"findings":[{"check":"seed","text":"t"},{"check":"udp","member":"n3","text":"u"}],"members":[{"clock":-7,\
+                "cluster":"10.0.0.3:11212","liveness":"suspect","name":"n3","tcpBack":"unused","tcpOut":"passes",\
+                "udpBack":"unknown","udpOut":"fails"}],"node":"n1","settings":"replicas=1"}
+
+                """
+        )
+        var node = FakeNode()
+        node.refusal = .unavailable("the node has stopped")
+        #expect(await ask("POST", "/v1/doctor", node: node, type: json, body: "{}").status == 503)
+        #expect(await ask("POST", "/v1/doctor", type: "text/plain", body: "{}").status == 415)
+        #expect(await ask("GET", "/v1/doctor").allow == "POST")
+    }
+
     @Test func `events have these names and forms`() async {
         let response = await ask("GET", "/v1/events")
         #expect(response.status == 200 && response.contentType == "application/json")

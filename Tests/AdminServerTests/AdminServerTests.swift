@@ -133,6 +133,7 @@ private actor GatedNode: NodeAdministration {
         throw .unavailable("not now")
     }
     func releaseBrake() async throws(AdministrationError) -> BrakeReport { throw .unavailable("not now") }
+    func examine() async throws(AdministrationError) -> DoctorReport { throw .unavailable("not now") }
     func events() async -> EventList { EventList(node: "n1", events: [], dropped: 0) }
     func liveness() async -> Bool { true }
     func readiness() async -> Readiness { Readiness(ready: true) }

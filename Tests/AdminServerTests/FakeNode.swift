@@ -94,6 +94,28 @@ struct FakeNode: NodeAdministration {
         return BrakeReport(told: ["n1", "n2"], unreachable: ["n4"])
     }
 
+    func examine() async throws(AdministrationError) -> DoctorReport {
+        if let refusal { throw refusal }
+        return DoctorReport(
+            node: "n1",
+            settings: "replicas=1",
+            members: [
+                .init(
+                    name: "n3",
+                    cluster: "10.0.0.3:11212",
+                    liveness: .suspect,
+                    udpOut: .fails,
+                    udpBack: .unknown,
+                    tcpOut: .passes,
+                    tcpBack: .unused,
+                    clock: -7,
+                    settings: nil
+                )
+            ],
+            findings: [.init(check: "seed", member: nil, text: "t"), .init(check: "udp", member: "n3", text: "u")]
+        )
+    }
+
     func events() async -> EventList {
         EventList(
             node: "n1",

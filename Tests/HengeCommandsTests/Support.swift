@@ -150,17 +150,21 @@ actor ScriptedNode: NodeAdministration {
     )
     /// What it answers to the word that brakes are to be released.
     private let brakes: BrakeReport
+    /// What its examination shows.
+    private let examination: DoctorReport
 
     init(
         _ script: [ClusterStatus],
         drain answer: Result<TaskReport, AdministrationError> = .success(drainTask(0)),
         objection: AdministrationError? = nil,
-        brakes: BrakeReport = BrakeReport(told: ["n1"], unreachable: [])
+        brakes: BrakeReport = BrakeReport(told: ["n1"], unreachable: []),
+        examination: DoctorReport = DoctorReport(node: "n1", settings: "", members: [], findings: [])
     ) {
         self.script = script
         self.answer = answer
         self.objection = objection
         self.brakes = brakes
+        self.examination = examination
     }
 
     func status() async -> ClusterStatus { script.count > 1 ? script.removeFirst() : script[0] }
@@ -212,6 +216,11 @@ actor ScriptedNode: NodeAdministration {
     func tellAll() { isAwayTold = true }
 
     func releaseBrake() async throws(AdministrationError) -> BrakeReport { brakes }
+    func examine() async throws(AdministrationError) -> DoctorReport {
+        if let objection { throw objection }
+        return examination
+    }
+
     func events() async -> EventList { sampleEvents }
     func metrics() async -> String { "" }
     func liveness() async -> Bool { true }

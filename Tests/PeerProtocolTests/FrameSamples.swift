@@ -119,6 +119,18 @@ enum FrameSamples {
             .release,
             .orderReply(id: random.next(), refusal: text(90, &random)),
             .keyRing(keyRing(&random)),
+            .examine(number: random.next(), round: UInt8(truncatingIfNeeded: random.next())),
+            .examined(
+                ExaminationReply(
+                    number: random.next(),
+                    round: UInt8(truncatingIfNeeded: random.next()),
+                    unixMilliseconds: random.next(),
+                    hasHeardDatagrams: Bool.random(using: &random),
+                    usesDatagrams: Bool.random(using: &random),
+                    isConnected: Bool.random(using: &random),
+                    settings: text(90, &random)
+                )
+            ),
         ] + grounds.map { .claim(Claim(id: random.next(), ground: $0, entries: entries(&random))) }
             + orders.map { .order(id: random.next(), $0) } + [table(&random)]
     }

@@ -32,6 +32,7 @@ import Testing
         for frame in FrameSamples.frames(&random) { kinds.insert(frame[4]) }
         let foreign: Set<UInt8> = [
             Frame.Kind.exchange.rawValue, Frame.Kind.exchangeReply.rawValue, Frame.Kind.merge.rawValue,
+            Frame.Kind.gossip.rawValue,
         ]
         #expect(kinds.union(foreign) == Set(Frame.Kind.allCases.map(\.rawValue)))
     }

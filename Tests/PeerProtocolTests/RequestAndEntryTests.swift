@@ -183,7 +183,7 @@ import Testing
             #expect(throws: MalformedBytes.self, "\(version)") { try other.withUnsafeBytes { _ = try Hello($0) } }
         }
         var lane = body(frame)
-        lane[lane.count - 2] = 3
+        lane[lane.count - 2] = 4
         #expect(throws: MalformedBytes.self) { try lane.withUnsafeBytes { _ = try Hello($0) } }
     }
 }

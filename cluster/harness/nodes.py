@@ -43,6 +43,8 @@ class Node:
     log: pathlib.Path
     # As `--seeds` takes them; empty for a node that forms a cluster of its own.
     seeds: str = ""
+    # What its command has beside the others', from its next start on.
+    arguments: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     # Exit codes of the processes that ran under this name, in order; negative for a signal.
     exits: list[int] = dataclasses.field(default_factory=list)
@@ -157,6 +159,7 @@ class Cluster:
             *("--name", node.name, "--data-dir", str(node.data)),
             *("--listen", node.client_address, "--cluster", node.cluster_address, "--admin", node.admin_address),
             *self._common,
+            *node.arguments,
             *(("--seeds", node.seeds) if node.seeds else ()),
         ]
 
