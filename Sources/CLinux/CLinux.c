@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SAME_FIELD(ours, our_field, theirs, their_field)                                                           \
@@ -101,6 +102,25 @@ int clinux_receive_datagrams(int descriptor, struct clinux_datagram *datagrams, 
 
 int clinux_send_datagrams(int descriptor, struct clinux_datagram *datagrams, unsigned int count) {
     return sendmmsg(descriptor, (struct mmsghdr *)datagrams, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+int clinux_note_arrivals(int descriptor) {
+    int on = 1;
+    return setsockopt(descriptor, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on);
+}
+
+_Static_assert(CMSG_SPACE(sizeof(struct timespec)) <= CLINUX_ARRIVAL_BYTES, "an arrival takes more room");
+
+unsigned long long clinux_arrival(const struct clinux_datagram *datagram) {
+    struct msghdr *header = (struct msghdr *)&datagram->header;
+    for (struct cmsghdr *part = CMSG_FIRSTHDR(header); part != NULL; part = CMSG_NXTHDR(header, part)) {
+        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_TIMESTAMPNS) continue;
+        struct timespec time;
+        memcpy(&time, CMSG_DATA(part), sizeof time);
+        if (time.tv_sec < 0) return 0;
+        return (unsigned long long)time.tv_sec * 1000000000ull + (unsigned long long)time.tv_nsec;
+    }
+    return 0;
 }
 
 void clinux_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }

@@ -322,17 +322,25 @@ package struct ControlPlane {
 
     // MARK: - Events
 
-    /// Gossip; `isStreamed`: over TCP.
+    /// Gossip; `isStreamed`: over TCP. `ageNanoseconds`: how long it had lain in the socket.
     package mutating func receive(
         datagram: UnsafeRawBufferPointer,
         from endpoint: Endpoint,
         isStreamed: Bool = false,
+        ageNanoseconds: UInt64 = 0,
         now: Now,
         outbox: inout Outbox,
         effects: inout [ControlEffect]
     ) {
         var words: [MembershipEffect] = []
-        membership.receive(datagram, from: endpoint, isStreamed: isStreamed, now: now.instant, effects: &words)
+        membership.receive(
+            datagram,
+            from: endpoint,
+            isStreamed: isStreamed,
+            ageNanoseconds: ageNanoseconds,
+            now: now.instant,
+            effects: &words
+        )
         follow(words, now, &outbox, &effects)
     }
 

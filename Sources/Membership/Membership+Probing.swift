@@ -12,8 +12,12 @@ struct Probe: Sendable {
     var helpers: [NodeID] = []
     /// How many were asked.
     var helperCount = 0
+    /// Until when answers are waited for that arrived by `endsAt` and are not read yet.
+    var readBy: Instant?
 
-    var next: Instant { min(indirectAt ?? endsAt, endsAt) }
+    /// When the probe has failed.
+    var failsAt: Instant { readBy ?? endsAt }
+    var next: Instant { min(indirectAt ?? failsAt, failsAt) }
 }
 
 /// A ping on behalf of another member.
@@ -144,7 +148,7 @@ extension Membership {
         effects: inout [MembershipEffect]
     ) {
         if let index = probes.firstIndex(where: { $0.sequence == sequence && $0.subject == id }) {
-            if probes[index].endsAt > now { health = max(0, health - 1) }
+            if probes[index].endsAt > arrived { health = max(0, health - 1) }
             if answering?.isStreamed == true { statistics.probesRescued &+= 1 }
             probes.remove(at: index)
         } else if let index = relays.firstIndex(where: { $0.sequence == sequence && $0.subject == id }) {
@@ -158,17 +162,18 @@ extension Membership {
         }
     }
 
-    mutating func indirectlyAcknowledge(_ sequence: UInt32, by helper: NodeID, now: Instant) {
+    mutating func indirectlyAcknowledge(_ sequence: UInt32, by helper: NodeID) {
         // Only those that were asked may answer for another.
         guard let index = probes.firstIndex(where: { $0.sequence == sequence && $0.helpers.contains(helper) }) else {
             return
         }
-        if probes[index].endsAt > now { health = max(0, health - 1) }
+        if probes[index].endsAt > arrived { health = max(0, health - 1) }
         probes.remove(at: index)
     }
 
     mutating func advanceProbes(to now: Instant, effects: inout [MembershipEffect]) {
-        for index in probes.indices.reversed() where probes[index].endsAt <= now {
+        for index in probes.indices.reversed() where probes[index].failsAt <= now {
+            guard !waitForInbox(index, now: now) else { continue }
             let probe = probes.remove(at: index)
             fail(probe, now: now, effects: &effects)
         }
@@ -183,6 +188,20 @@ extension Membership {
             nextDownProbe = now.advanced(byMilliseconds: jittered(configuration.downProbeIntervalMilliseconds))
             probeDownMember(now, effects: &effects)
         }
+    }
+
+    /// Whether a probe that ends must wait, once, since the answer may be among what this node has yet to read: the last
+    /// datagram that it read was old, and arrived before the probe's end.
+    private mutating func waitForInbox(_ index: Int, now: Instant) -> Bool {
+        guard let oldInbox, probes[index].readBy == nil,
+            now.nanoseconds(since: oldInbox.readAt) <= oldInbox.ageNanoseconds
+        else { return false }
+        let endsAt = probes[index].endsAt
+        guard oldInbox.readAt.nanoseconds(since: endsAt) < oldInbox.ageNanoseconds else { return false }
+        let readBy = endsAt.advanced(byNanoseconds: oldInbox.ageNanoseconds)
+        guard readBy > now else { return false }
+        probes[index].readBy = readBy
+        return true
     }
 
     private mutating func fail(_ probe: Probe, now: Instant, effects: inout [MembershipEffect]) {
@@ -326,11 +345,31 @@ extension Membership {
         }
     }
 
+    /// What lay in the inbox for more than a quarter of the probe interval shows that this node is slow, as a late clock
+    /// does.
+    mutating func noteInboxAge(_ ageNanoseconds: UInt64, now: Instant) {
+        guard ageNanoseconds > 0 else { return }
+        statistics.inboxAgeMaxMicroseconds = max(statistics.inboxAgeMaxMicroseconds, ageNanoseconds / 1000)
+        guard ageNanoseconds / 1_000_000 > configuration.probeIntervalMilliseconds / 4 else { return }
+        statistics.datagramsReadLate &+= 1
+        guard stage == .joined else { return }
+        let least = Suspicion.leastMilliseconds(members: table.memberCount + 1, configuration: configuration)
+        oldInbox = (min(ageNanoseconds, least * 1_000_000), now)
+        doubtOwnSpeed(now)
+    }
+
+    /// One cause shows in many datagrams and in the clock too, and counts once per probe interval.
+    private mutating func doubtOwnSpeed(_ now: Instant) {
+        guard slownessCountsFrom <= now else { return }
+        slownessCountsFrom = now.advanced(byMilliseconds: configuration.probeIntervalMilliseconds)
+        worsenHealth(by: 1)
+    }
+
     /// What was due while the process stood still proves nothing about others.
     mutating func recoverFromStall(milliseconds: UInt64, now: Instant, effects: inout [MembershipEffect]) {
         statistics.stalls &+= 1
         effects.append(.event(.stalled(milliseconds: milliseconds)))
-        worsenHealth(by: 1)
+        doubtOwnSpeed(now)
         probes.removeAll()
         relays.removeAll()
         for index in table.pending {

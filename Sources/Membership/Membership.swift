@@ -86,6 +86,12 @@ package struct Membership: Sendable {
     // Within one call.
     /// Where the datagram came from that is being answered, and whether over TCP: the answer goes back that way.
     var answering: (endpoint: Endpoint, isStreamed: Bool)?
+    /// When the datagram arrived that is being read.
+    var arrived: Instant
+    /// How old the last datagram was whose age is evidence of a slow node, and when it was read.
+    var oldInbox: (ageNanoseconds: UInt64, readAt: Instant)?
+    /// Being slow counts against the own health from here on, once per probe interval.
+    var slownessCountsFrom: Instant
     /// The longest that a deadline had to wait since the last `advance`, in nanoseconds.
     var latenessNanoseconds: UInt64 = 0
     var hasChanged = false
@@ -118,6 +124,8 @@ package struct Membership: Sendable {
         self.random = Xoshiro256(seed: randomSeed)
         self.started = now
         self.hashChanged = now
+        self.arrived = now
+        self.slownessCountsFrom = now
         self.contacts = SeedContacts(
             seeds: seeds,
             remembered: remembered,
@@ -250,17 +258,24 @@ package struct Membership: Sendable {
 
     // MARK: What comes in
 
-    /// Takes a datagram; `isStreamed`: it came over TCP. What does not decode, is of another cluster or meant for another node is counted and dropped.
+    /// Takes a datagram; what does not decode, is of another cluster or meant for another node is counted and dropped.
+    ///
+    /// - Parameters:
+    ///   - isStreamed: it came over TCP.
+    ///   - ageNanoseconds: how long it had lain in the inbox, which tells what arrived in time from what did not, and
+    ///     whether this node is slow. 0 where that is not known.
     package mutating func receive(
         _ bytes: UnsafeRawBufferPointer,
         from endpoint: Endpoint,
         isStreamed: Bool = false,
+        ageNanoseconds: UInt64 = 0,
         now: Instant,
         effects: inout [MembershipEffect]
     ) {
         guard stage != .stopped else { return }
         answering = (endpoint, isStreamed)
         defer { answering = nil }
+        arrived = Instant(nanoseconds: now.nanoseconds - min(ageNanoseconds, now.nanoseconds))
         noteLateness(now)
         statistics.datagramsReceived &+= 1
         guard let datagram = try? GossipDatagram(decoding: bytes, leavingOut: { table.holds($0, hash: $1) }) else {
@@ -276,6 +291,7 @@ package struct Membership: Sendable {
             statistics.wrongTarget &+= 1
             return
         }
+        noteInboxAge(ageNanoseconds, now: now)
         noteWay(of: datagram, from: endpoint, isStreamed: isStreamed, now: now, effects: &effects)
         receive(datagram, from: endpoint, now: now, effects: &effects)
         finish(now, effects: &effects)
@@ -362,7 +378,7 @@ package struct Membership: Sendable {
                 effects: &effects
             )
         case .indirectAck(let sequence):
-            indirectlyAcknowledge(sequence, by: datagram.sender, now: now)
+            indirectlyAcknowledge(sequence, by: datagram.sender)
         case .nack(let sequence):
             for index in probes.indices where probes[index].sequence == sequence {
                 probes[index].helpers.removeAll { $0 == datagram.sender }

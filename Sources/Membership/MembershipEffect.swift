@@ -210,6 +210,10 @@ package struct MembershipStatistics: Hashable, Sendable {
     package var updatesRetried: UInt64 = 0
     package var updatesAbandoned: UInt64 = 0
     package var stalls: UInt64 = 0
+    /// The longest that a datagram lay in the inbox before it was read, in microseconds.
+    package var inboxAgeMaxMicroseconds: UInt64 = 0
+    /// Datagrams that lay there for more than a quarter of the probe interval.
+    package var datagramsReadLate: UInt64 = 0
     package var recordsRefused: UInt64 = 0
 
     package init() {}

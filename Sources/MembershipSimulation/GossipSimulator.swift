@@ -64,7 +64,7 @@ package struct GossipSimulator {
         /// The end of a pause as SIGSTOP makes one; nil while the process runs.
         package var pausedUntil: Instant?
         /// What came during the pause, or while the processor was busy.
-        package var inbox: [(from: Endpoint, bytes: [UInt8], isStreamed: Bool)] = []
+        package var inbox: [(from: Endpoint, bytes: [UInt8], isStreamed: Bool, arrived: Instant)] = []
         /// All events of all its processes, the oldest first.
         package var events: [(at: Instant, event: MembershipEvent)] = []
         /// Why the membership wants the process to end.
@@ -232,7 +232,13 @@ package struct GossipSimulator {
         let inbox = nodes[index].inbox
         nodes[index].inbox = []
         for datagram in inbox {
-            arrive(datagram.bytes, at: index, from: datagram.from, isStreamed: datagram.isStreamed)
+            arrive(
+                datagram.bytes,
+                at: index,
+                from: datagram.from,
+                isStreamed: datagram.isStreamed,
+                since: datagram.arrived
+            )
         }
         scheduleWake(index)
     }
@@ -351,11 +357,17 @@ package struct GossipSimulator {
                 !nodes[index].inbox.isEmpty
             else { return }
             let datagram = nodes[index].inbox.removeFirst()
-            serve(datagram.bytes, at: index, from: datagram.from, isStreamed: datagram.isStreamed)
+            serve(
+                datagram.bytes,
+                at: index,
+                from: datagram.from,
+                isStreamed: datagram.isStreamed,
+                since: datagram.arrived
+            )
             if !nodes[index].inbox.isEmpty { push(.serve(index), at: nodes[index].busyUntil) }
         case .datagram(let to, let from, let bytes, let isStreamed):
             guard let index = reachable(to, from: from) else { return }
-            arrive(bytes, at: index, from: from, isStreamed: isStreamed)
+            arrive(bytes, at: index, from: from, isStreamed: isStreamed, since: now)
         case .exchangeRequest(let to, let from, let bytes):
             guard let index = reachable(to, from: from), nodes[index].pausedUntil == nil else { return }
             var answer: [UInt8] = []
@@ -371,26 +383,46 @@ package struct GossipSimulator {
         }
     }
 
-    /// A datagram is at the socket.
-    private mutating func arrive(_ bytes: [UInt8], at index: Int, from: Endpoint, isStreamed: Bool) {
+    /// A datagram is at the socket, since it `arrived`.
+    private mutating func arrive(
+        _ bytes: [UInt8],
+        at index: Int,
+        from: Endpoint,
+        isStreamed: Bool,
+        since arrived: Instant
+    ) {
         guard nodes[index].pausedUntil != nil || nodes[index].busyUntil > now else {
-            serve(bytes, at: index, from: from, isStreamed: isStreamed)
+            serve(bytes, at: index, from: from, isStreamed: isStreamed, since: arrived)
             return
         }
         guard nodes[index].inbox.count < nodes[index].inboxMax else { return }
-        nodes[index].inbox.append((from, bytes, isStreamed))
+        nodes[index].inbox.append((from, bytes, isStreamed, arrived))
         if nodes[index].pausedUntil == nil, nodes[index].inbox.count == 1 {
             push(.serve(index), at: nodes[index].busyUntil)
         }
     }
 
-    private mutating func serve(_ bytes: [UInt8], at index: Int, from: Endpoint, isStreamed: Bool) {
+    private mutating func serve(
+        _ bytes: [UInt8],
+        at index: Int,
+        from: Endpoint,
+        isStreamed: Bool,
+        since arrived: Instant
+    ) {
         nodes[index].busyUntil = now.advanced(byNanoseconds: nodes[index].microsecondsEach * 1000)
-        deliver(bytes, to: index, from: from, isStreamed: isStreamed)
+        // Of what comes over TCP the kernel does not say when it came.
+        let age = isStreamed ? 0 : now.nanoseconds(since: arrived)
+        deliver(bytes, to: index, from: from, isStreamed: isStreamed, ageNanoseconds: age)
     }
 
-    /// Hands a datagram to a node as if it had just arrived.
-    package mutating func deliver(_ bytes: [UInt8], to index: Int, from: Endpoint, isStreamed: Bool = false) {
+    /// Hands a datagram to a node, as if it had arrived `ageNanoseconds` ago.
+    package mutating func deliver(
+        _ bytes: [UInt8],
+        to index: Int,
+        from: Endpoint,
+        isStreamed: Bool = false,
+        ageNanoseconds: UInt64 = 0
+    ) {
         note(KeyHash.hash(bytes))
         deliveryCount += 1
         if capturesMax > 0, deliveryCount % captureInterval == 0 {
@@ -414,7 +446,14 @@ package struct GossipSimulator {
             && nodes[index].membership?.phase == .joined
         call(index) { membership, now, effects in
             bytes.withUnsafeBytes {
-                membership.receive($0, from: from, isStreamed: isStreamed, now: now, effects: &effects)
+                membership.receive(
+                    $0,
+                    from: from,
+                    isStreamed: isStreamed,
+                    ageNanoseconds: ageNanoseconds,
+                    now: now,
+                    effects: &effects
+                )
             }
         }
         if isLookingAtDeliveries, mayTeach || nodes[index].hash != before {

@@ -321,16 +321,23 @@ final class ControlLoop: LinkOwner, GossipStreamOwner {
         for _ in 0..<16 {
             guard case .datagrams(let count) = receiver.receive(from: datagrams), count > 0 else { return }
             for index in 0..<count {
-                guard let (source, bytes) = receiver.datagram(at: index) else { continue }
-                receive(bytes, from: source)
+                guard let (source, bytes, age) = receiver.datagram(at: index) else { continue }
+                receive(bytes, from: source, ageNanoseconds: age)
             }
         }
     }
 
-    private func receive(_ bytes: UnsafeRawBufferPointer, from source: Endpoint) {
+    private func receive(_ bytes: UnsafeRawBufferPointer, from source: Endpoint, ageNanoseconds: UInt64) {
         guard sealer != nil else {
             if GossipSealer.isSealed(bytes) { shared.refused(.sealed, at: source, isDatagram: true) }
-            plane.receive(datagram: bytes, from: source, now: loop.now, outbox: &outbox, effects: &effects)
+            plane.receive(
+                datagram: bytes,
+                from: source,
+                ageNanoseconds: ageNanoseconds,
+                now: loop.now,
+                outbox: &outbox,
+                effects: &effects
+            )
             return
         }
         let opened = sealer?.open(bytes, from: source, now: loop.now.instant, packets: &packets)
@@ -338,7 +345,14 @@ final class ControlLoop: LinkOwner, GossipStreamOwner {
         switch opened {
         case .datagram(let datagram):
             datagram.withUnsafeBytes {
-                plane.receive(datagram: $0, from: source, now: loop.now, outbox: &outbox, effects: &effects)
+                plane.receive(
+                    datagram: $0,
+                    from: source,
+                    ageNanoseconds: ageNanoseconds,
+                    now: loop.now,
+                    outbox: &outbox,
+                    effects: &effects
+                )
             }
         case .refused(let cause): shared.refused(cause, at: source, isDatagram: true)
         case .nothing, nil: break

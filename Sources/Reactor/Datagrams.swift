@@ -6,14 +6,18 @@ import Glibc
 ///
 /// Allocated once; a batch in either direction is one system call and no allocation.
 private struct DatagramMemory: ~Copyable {
+    static let noteBytes = Int(CLINUX_ARRIVAL_BYTES)
+
     let count: Int
     let bytesMax: Int
     let headers: UnsafeMutablePointer<clinux_datagram>
     let vectors: UnsafeMutablePointer<clinux_bytes>
     let addresses: UnsafeMutablePointer<sockaddr_in6>
     let bytes: UnsafeMutableRawPointer
+    /// What the kernel says about each datagram beside its bytes; none where nobody asks.
+    let notes: UnsafeMutableRawPointer?
 
-    init(count: Int, bytesMax: Int) {
+    init(count: Int, bytesMax: Int, hasNotes: Bool) {
         precondition(count > 0 && bytesMax > 0, "room for \(count) datagrams of \(bytesMax) bytes")
         self.count = count
         self.bytesMax = bytesMax
@@ -21,6 +25,7 @@ private struct DatagramMemory: ~Copyable {
         vectors = .allocate(capacity: count)
         addresses = .allocate(capacity: count)
         bytes = .allocate(byteCount: count * bytesMax, alignment: 64)
+        notes = hasNotes ? .allocate(byteCount: count * Self.noteBytes, alignment: 16) : nil
         headers.initialize(repeating: clinux_datagram(), count: count)
         vectors.initialize(repeating: clinux_bytes(), count: count)
         addresses.initialize(repeating: sockaddr_in6(), count: count)
@@ -28,6 +33,7 @@ private struct DatagramMemory: ~Copyable {
             headers[index].header.address = UnsafeMutableRawPointer(addresses + index)
             headers[index].header.parts = vectors + index
             headers[index].header.part_count = 1
+            if let notes { headers[index].header.control = notes + index * Self.noteBytes }
             vectors[index].base = bytes + index * bytesMax
         }
     }
@@ -37,6 +43,7 @@ private struct DatagramMemory: ~Copyable {
         vectors.deallocate()
         addresses.deallocate()
         bytes.deallocate()
+        notes?.deallocate()
     }
 }
 
@@ -57,36 +64,51 @@ package final class DatagramReceiver {
 
     private let memory: DatagramMemory
     private var received = 0
+    /// The wall clock when the last batch was read, in nanoseconds since 1970.
+    private var readAt: UInt64 = 0
+    /// The monotonic clock then.
+    private var readInstant = Instant(nanoseconds: 0)
+    /// When the socket was last seen empty: what is read later arrived later.
+    private var emptyInstant = SystemClock.monotonic()
 
     /// `datagramsMax` of a batch, each of at most `bytesMax` bytes; their product is the memory it takes.
     package init(datagramsMax: Int = 32, bytesMax: Int = 2048) {
-        memory = DatagramMemory(count: datagramsMax, bytesMax: bytesMax)
+        memory = DatagramMemory(count: datagramsMax, bytesMax: bytesMax, hasNotes: true)
     }
 
     /// Takes the datagrams that wait, with one system call, over those of the last batch.
     package func receive(from descriptor: Int32) -> Batch {
         for index in 0..<memory.count {
             memory.headers[index].header.address_length = socklen_t(SocketAddress.bytesMax)
+            memory.headers[index].header.control_length = UInt(DatagramMemory.noteBytes)
             memory.vectors[index].length = UInt(memory.bytesMax)
         }
         received = 0
         while true {
+            // Before the call: what arrives during it is young, and not yet there.
+            let instant = SystemClock.monotonic()
             let count = clinux_receive_datagrams(descriptor, memory.headers, UInt32(memory.count))
             if count >= 0 {
                 received = Int(count)
+                readAt = SystemClock.unixNanoseconds()
+                readInstant = SystemClock.monotonic()
                 return .datagrams(received)
             }
             switch errno {
             case EINTR: continue
-            case EAGAIN: return .wouldBlock
+            case EAGAIN:
+                emptyInstant = instant
+                return .wouldBlock
             case let code: return .failed(code)
             }
         }
     }
 
-    /// A datagram of the last batch and who sent it; the bytes are valid until the next batch. Nil for one that was
-    /// too long, and is counted.
-    package func datagram(at index: Int) -> (source: Endpoint, bytes: UnsafeRawBufferPointer)? {
+    /// A datagram of the last batch, who sent it, and how long it had waited in the socket when the batch was read; the
+    /// bytes are valid until the next batch. Nil for one that was too long, and is counted.
+    package func datagram(
+        at index: Int
+    ) -> (source: Endpoint, bytes: UnsafeRawBufferPointer, ageNanoseconds: UInt64)? {
         precondition(index >= 0 && index < received, "no datagram \(index) of \(received)")
         let datagram = memory.headers[index]
         if datagram.header.flags & Int32(MSG_TRUNC) != 0 {
@@ -96,7 +118,23 @@ package final class DatagramReceiver {
         let length = datagram.header.address_length
         guard let source = SocketAddress.read(memory.addresses + index, length: length) else { return nil }
         let bytes = memory.bytes + index * memory.bytesMax
-        return (source, UnsafeRawBufferPointer(start: bytes, count: Int(datagram.length)))
+        return (
+            source, UnsafeRawBufferPointer(start: bytes, count: Int(datagram.length)),
+            Self.age(
+                arrivedAt: clinux_arrival(memory.headers + index),
+                readAt: readAt,
+                mostNanoseconds: readInstant.nanoseconds(since: emptyInstant)
+            )
+        )
+    }
+
+    /// How long a datagram waited by the wall clock, in nanoseconds, 0 where its arrival is not known (0).
+    ///
+    /// The wall clock may have been set meanwhile: an age below zero is none, and none exceeds `mostNanoseconds`, the time
+    /// since the socket was empty by a clock that nobody sets.
+    package static func age(arrivedAt: UInt64, readAt: UInt64, mostNanoseconds: UInt64) -> UInt64 {
+        guard arrivedAt > 0, readAt > arrivedAt else { return 0 }
+        return min(readAt - arrivedAt, mostNanoseconds)
     }
 }
 
@@ -119,7 +157,7 @@ package final class DatagramSender {
 
     /// `datagramsMax` of a batch, each of at most `bytesMax` bytes; their product is the memory it takes.
     package init(datagramsMax: Int = 64, bytesMax: Int = 2048) {
-        memory = DatagramMemory(count: datagramsMax, bytesMax: bytesMax)
+        memory = DatagramMemory(count: datagramsMax, bytesMax: bytesMax, hasNotes: false)
     }
 
     /// Whether the batch is full and wants to be flushed before the next `append`.

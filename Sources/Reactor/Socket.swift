@@ -115,13 +115,15 @@ package enum Socket {
 
     // MARK: UDP
 
-    /// Opens a socket for datagrams at an address of this host. Port 0 has the kernel choose one.
+    /// Opens a socket for datagrams at an address of this host. Port 0 has the kernel choose one. The kernel notes when
+    /// each datagram arrives, for `DatagramReceiver`.
     ///
     /// Without SO_REUSEADDR, which on Linux would let a second process take a share of the datagrams.
     package static func bindDatagrams(to endpoint: Endpoint) throws(SystemError) -> Int32 {
         let operation = SystemError.Operation.bindDatagrams(endpoint)
         return try open(SOCK_DGRAM, for: endpoint, operation) { descriptor throws(SystemError) in
             try bind(descriptor, to: endpoint, operation)
+            guard clinux_note_arrivals(descriptor) == 0 else { throw .last(operation) }
         }
     }
 

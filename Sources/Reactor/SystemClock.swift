@@ -13,6 +13,13 @@ package enum SystemClock {
         return Now(instant: monotonic(), unixMilliseconds: unixMilliseconds)
     }
 
+    /// CLOCK_REALTIME to the nanosecond, since 1970: comparable with the kernel's times of arrival. It may jump.
+    static func unixNanoseconds() -> UInt64 {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return UInt64(max(time.tv_sec, 0)) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
+    }
+
     /// CLOCK_MONOTONIC: unmoved by whoever sets the time; stands still while the host is suspended.
     package static func monotonic() -> Instant {
         var time = timespec()

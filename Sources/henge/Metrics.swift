@@ -191,6 +191,16 @@ enum Metrics {
             "Addresses of others to which gossip goes over TCP, since UDP does not pass; 'henge doctor' says what to open.",
             UInt64(snapshot.streamedCount)
         )
+        page.gauge(
+            "henge_gossip_inbox_age_max_microseconds",
+            "The longest that a gossip datagram has waited for this process since its start. Above 125,000 the node is slow.",
+            gossip.inboxAgeMaxMicroseconds
+        )
+        page.counter(
+            "henge_gossip_read_late_total",
+            "Gossip datagrams read so late that this node doubts its own health.",
+            gossip.datagramsReadLate
+        )
         page.counter("henge_gossip_suspicions_total", "Suspicions raised here.", gossip.suspicions)
         page.counter(
             "henge_dampings_total",

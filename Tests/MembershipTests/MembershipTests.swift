@@ -302,6 +302,60 @@ private func shown(_ values: [Double]) -> String {
         }
     }
 
+    @Test func `an old inbox makes a node doubt itself, once per probe interval`() throws {
+        var simulator = GossipSimulator.cluster(2, seed: 51)
+        simulator.captureInterval = 1
+        simulator.capturesMax = 16
+        #expect(simulator.run(limitMilliseconds: 10_000) { $0.agrees(up: 2) } != nil)
+        simulator.run(milliseconds: 3000)
+        let word = try #require(simulator.captures.first { $0.receiver == 0 })
+        func read(ageMilliseconds: UInt64, times: Int) {
+            for _ in 0..<times {
+                simulator.deliver(word.bytes, to: 0, from: word.from, ageNanoseconds: ageMilliseconds * 1_000_000)
+            }
+        }
+        func health() -> Int? { simulator.nodes[0].membership?.health }
+        read(ageMilliseconds: 125, times: 10)
+        #expect(health() == 0, "a quarter of the interval is not late")
+        read(ageMilliseconds: 126, times: 10)
+        #expect(health() == 1)
+        // Cut off, so that no probe answered in time takes it back.
+        simulator.edit(0) { $0.side = 1 }
+        simulator.run(milliseconds: 100)
+        read(ageMilliseconds: 300, times: 10)
+        #expect(health() == 1)
+        simulator.run(milliseconds: 400)
+        let before = try #require(health())
+        read(ageMilliseconds: 300, times: 10)
+        #expect(health() == before + 1)
+        #expect(simulator.nodes[0].membership?.statistics.datagramsReadLate == 30)
+        #expect(simulator.nodes[0].membership?.statistics.inboxAgeMaxMicroseconds == 300_000)
+    }
+
+    @Test func `an answer that arrived in time and is read late fails no probe`() throws {
+        for seed in 0..<5 as Range<UInt64> {
+            var simulator = GossipSimulator.cluster(2, seed: seed)
+            simulator.captureInterval = 1
+            simulator.capturesMax = 16
+            #expect(simulator.run(limitMilliseconds: 10_000) { $0.agrees(up: 2) } != nil)
+            simulator.run(milliseconds: 3000)
+            let word = try #require(simulator.captures.first { $0.receiver == 0 })
+            // 60 datagrams of 10 ms each lie before the answer to the next probe, which ends after 400 ms.
+            simulator.edit(0) { $0.microsecondsEach = 10_000 }
+            for _ in 0..<60 { simulator.post(word.bytes, to: GossipSimulator.endpoint(0), from: word.from) }
+            let probes = simulator.nodes[0].membership?.statistics.probesSent ?? 0
+            simulator.run(milliseconds: 3000)
+            let slow = try #require(simulator.nodes[0].membership)
+            #expect(slow.statistics.probesSent > probes, "seed \(seed)")
+            #expect(slow.statistics.inboxAgeMaxMicroseconds > 400_000, "seed \(seed)")
+            #expect(slow.statistics.probesFailed == 0, "seed \(seed)")
+            #expect(slow.statistics.suspicions == 0, "seed \(seed)")
+            // Who does not answer at all is still found out.
+            simulator.crash(1)
+            #expect(simulator.run(limitMilliseconds: 30_000) { $0.view(of: 1, by: 0)?.liveness == .down } != nil)
+        }
+    }
+
     @Test func `a fifth of all datagrams lost convicts nobody and hides nothing`() {
         for seed in 0..<3 as Range<UInt64> {
             var simulator = GossipSimulator.cluster(9, seed: seed)

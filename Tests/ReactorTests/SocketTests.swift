@@ -230,6 +230,41 @@ import Testing
         #expect(receiver.receive(from: target) == .wouldBlock)
     }
 
+    @Test func `a datagram has the age at which it was read`() throws {
+        let source = try Socket.bindDatagrams(to: anyPort)
+        let target = try Socket.bindDatagrams(to: anyPort)
+        defer { [source, target].forEach(Socket.close) }
+        let receiver = DatagramReceiver()
+        #expect(receiver.receive(from: target) == .wouldBlock)
+        let sender = DatagramSender()
+        let message: [UInt8] = [1, 2, 3]
+        let endpoint = try Socket.localEndpoint(of: target)
+        // The kernel begins to note arrivals a moment after it was asked to, and until then takes the time of reading.
+        let deadline = SystemClock.monotonic().advanced(byMilliseconds: 5000)
+        var age: UInt64 = 0
+        while age < 19_000_000, SystemClock.monotonic() < deadline {
+            let before = SystemClock.monotonic()
+            #expect(message.withUnsafeBytes { sender.append($0, to: endpoint) })
+            #expect(sender.flush(to: source).sent == 1)
+            let sent = SystemClock.monotonic()
+            // It ages while time passes, for which nothing but the clock can be asked.
+            while SystemClock.monotonic().milliseconds(since: sent) < 20 {}
+            #expect(receiver.receive(from: target) == .datagrams(1))
+            let most = SystemClock.monotonic().nanoseconds(since: before)
+            age = try #require(receiver.datagram(at: 0)).ageNanoseconds
+            #expect(age <= most)
+            #expect(receiver.receive(from: target) == .wouldBlock)
+        }
+        #expect(age >= 19_000_000)
+    }
+
+    @Test func `a wall clock that is set makes no datagram older than the inbox`() {
+        #expect(DatagramReceiver.age(arrivedAt: 1000, readAt: 1300, mostNanoseconds: 500) == 300)
+        #expect(DatagramReceiver.age(arrivedAt: 1000, readAt: 3_600_000_001_000, mostNanoseconds: 500) == 500)
+        #expect(DatagramReceiver.age(arrivedAt: 1300, readAt: 1000, mostNanoseconds: 500) == 0)
+        #expect(DatagramReceiver.age(arrivedAt: 0, readAt: 1000, mostNanoseconds: 500) == 0)
+    }
+
     @Test func `a datagram that cannot be sent does not keep back the next`() throws {
         let source = try Socket.bindDatagrams(to: anyPort)
         let target = try Socket.bindDatagrams(to: anyPort)

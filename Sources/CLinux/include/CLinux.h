@@ -72,6 +72,13 @@ long clinux_send(int descriptor, const void *bytes, unsigned long count);
 int clinux_receive_datagrams(int descriptor, struct clinux_datagram *datagrams, unsigned int count);
 int clinux_send_datagrams(int descriptor, struct clinux_datagram *datagrams, unsigned int count);
 
+// Has the kernel note when each datagram arrived. 0, or -1.
+int clinux_note_arrivals(int descriptor);
+// Room for that in a datagram's `control`, in bytes.
+#define CLINUX_ARRIVAL_BYTES 32
+// When a received datagram arrived, by the wall clock in nanoseconds since 1970; 0 where the kernel does not say.
+unsigned long long clinux_arrival(const struct clinux_datagram *datagram);
+
 // Names the calling thread; Linux keeps 15 bytes.
 void clinux_name_thread(const char *name);
 
