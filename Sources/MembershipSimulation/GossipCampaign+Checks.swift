@@ -159,7 +159,9 @@ extension GossipCampaign {
                 // Whoever heard it is there still: all others must have heard of it by now.
                 if let farewell = farewells[index], farewell.isHeard, goneForGood.contains(index),
                     farewell.witnesses.contains(where: { isStill($0.index, inLife: $0.life) }),
-                    let record, !record.isTombstone
+                    let record, !record.isTombstone,
+                    // A twin that lived elsewhere in a later generation has not left.
+                    record.generation <= simulator.nodes[index].record.generation
                 {
                     breach(.ghost, "node \(observer) has node \(index) for a member, which left and was heard")
                 }
