@@ -105,6 +105,10 @@ def group(bench: Bench, name: str) -> Iterator[tuple[Server, Server]]:
         with Henge(bench.henge, bench.numbers, workers=workers) as henge:
             with Memcached(bench.numbers, threads=workers) as peer:
                 yield henge, peer
+    elif name == "sealed-r1":
+        with Henge(bench.henge, bench.numbers, count=3, replicas=1, sealed=True) as sealed:
+            with Henge(bench.henge, bench.numbers, count=3, replicas=1) as plain:
+                yield sealed, plain
     else:
         if not has_nutcracker() or not has_memcached():
             raise Skipped("no nutcracker or no memcached")

@@ -54,6 +54,8 @@ CASES = [
     Case("workers-2", servers="workers-2", get_share=0.9),
     Case("cluster-3-r0", servers="cluster-r0", get_share=0.9, goal=Goal(0.6, 0.6)),
     Case("cluster-3-r1", servers="cluster-r1", get_share=0.9),
+    Case("sealed-3-r1", servers="sealed-r1", get_share=0.9),
+    Case("sealed-3-r1-16", servers="sealed-r1", get_share=0.9, depth=16),
 ]
 
 # Measured in a way of their own, each by a function of `bench_special`.
@@ -70,6 +72,8 @@ DESCRIPTIONS = {
     "workers-2": "two workers each, 9 gets to 1 set, one in flight",
     "cluster-3-r0": "three nodes without replicas, any node asked; beside nutcracker and three memcacheds",
     "cluster-3-r1": "three nodes with one replica, any node asked; beside nutcracker and three memcacheds",
+    "sealed-3-r1": "the same with a cluster key; beside the same without",
+    "sealed-3-r1-16": "the same, 16 in flight",
 }
 
 

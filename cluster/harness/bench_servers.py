@@ -17,7 +17,7 @@ import time
 from typing import Iterator, Protocol
 
 from . import memcached, ports
-from .nodes import HOST, Cluster, ClusterError, Node
+from .nodes import HOST, Cluster, ClusterError, Node, generate_key
 
 NUTCRACKER = "/usr/sbin/nutcracker"
 CONNECTIONS_MAX = 4096
@@ -90,6 +90,7 @@ class Henge(Cluster):
         workers: int = 1,
         memory: str = "1G",
         arguments: tuple[str, ...] = (),
+        sealed: bool = False,
     ):
         # No nodes there: their ports are chosen here.
         super().__init__(
@@ -107,9 +108,14 @@ class Henge(Cluster):
                     log=self.directory / f"{name}.log",
                 )
             )
-        seeds = ",".join(f"{HOST}:{node.cluster[1]}" for node in self.nodes)
         # A node without seeds is a cluster of one.
-        self._common[-2:] = ["--seeds", seeds] if count > 1 else []
+        if count > 1:
+            for node in self.nodes:
+                node.seeds = ",".join(other.cluster_address for other in self.nodes)
+        if sealed:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._common += ["--cluster-key-file", str(generate_key(program, self.directory / "cluster.key"))]
+            self.name = "henge sealed"
 
     def command(self, node: Node) -> list[str]:
         return pinned(self._cores, super().command(node))

@@ -204,7 +204,7 @@ class NetworkCluster(Cluster):
             self.network.close()
             self._keys.cleanup()
 
-    def addresses(self, count: int, base_port: int | None) -> list[tuple[tuple[str, int], ...]]:
+    def places(self, count: int, base_port: int | None) -> list[tuple[tuple[str, int], ...]]:
         return [
             (
                 (proxy.out_address(index, self._version), CLIENT_PORT),

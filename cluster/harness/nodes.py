@@ -121,7 +121,7 @@ class Cluster:
         self.directory = directory or pathlib.Path(tempfile.mkdtemp(prefix="henge-cluster-"))
         self.detached = detached
         self.nodes: list[Node] = []
-        for index, (client, cluster, admin) in enumerate(self.addresses(count, base_port)):
+        for index, (client, cluster, admin) in enumerate(self.places(count, base_port)):
             name = f"n{index + 1}"
             place = self.directory / name
             self.nodes.append(Node(name, client, cluster, admin, place / "data", self.directory / f"{name}.log"))
@@ -136,7 +136,7 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def addresses(self, count: int, base_port: int | None) -> list[tuple[tuple[str, int], ...]]:
+    def places(self, count: int, base_port: int | None) -> list[tuple[tuple[str, int], ...]]:
         """For each node: where clients, other nodes, and commands connect."""
         if base_port is None:
             numbers = ports.free(3 * count)
