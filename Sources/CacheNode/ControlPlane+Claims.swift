@@ -26,24 +26,13 @@ struct PendingClaim {
     var entries: [Entry]
     /// Voters that have answered, one bit each.
     var answered: UInt64 = 0
-    /// When each of the voters heard the old holder last, by this node's clock; zero for those that have not answered.
-    var heard: [Instant]
+    /// Since when the old holder has been silent at the earliest, by this node's clock: the latest that any of those
+    /// who recorded the claim heard of it.
+    var heardUntil: Instant
     var sentAt: Instant
     var until: Instant
 
     var isSettled: Bool { entries.allSatisfy(\.isSettled) }
-
-    /// When the old holder was heard last, as far as its lease can tell: of the majorities among those who recorded the
-    /// entry, each of which bounds the lease by itself, the one that heard it least. Nil where they are too few.
-    func heard(of entry: Entry, quorum: Quorum) -> Instant? {
-        var times: [Instant] = []
-        for (place, voter) in voters.enumerated()
-        where entry.votes & (1 << UInt64(place)) != 0 && quorum.voters.contains(voter) {
-            times.append(heard[place])
-        }
-        guard quorum.needed > 0, times.count >= quorum.needed else { return nil }
-        return times.sorted()[quorum.needed - 1]
-    }
 }
 
 extension ControlPlane {
@@ -69,7 +58,7 @@ extension ControlPlane {
             holder: holder,
             voters: voters,
             entries: entries.map { PendingClaim.Entry(entry: $0) },
-            heard: Array(repeating: Instant(nanoseconds: 0), count: voters.count),
+            heardUntil: Instant(nanoseconds: 0),
             sentAt: now.instant,
             until: now.instant.advanced(byMilliseconds: configuration.claimMilliseconds)
         )
@@ -96,7 +85,7 @@ extension ControlPlane {
         pending.answered |= bit
         let age = UInt64(reply.ageMilliseconds) * 1_000_000
         let heard = Instant(nanoseconds: now.nanoseconds > age ? now.nanoseconds - age : 0)
-        pending.heard[place] = max(pending.heard[place], heard)
+        pending.heardUntil = max(pending.heardUntil, heard)
         for index in pending.entries.indices where reply.verdicts[index] == .accepted {
             pending.entries[index].votes |= bit
         }
@@ -164,9 +153,13 @@ extension ControlPlane {
     ) {
         let pending = claims[index]
         let quorum = quorum(now.instant)
-        let isComplete = isComplete(pending)
-        // Whoever might have a copy must have said that it has none.
-        if case .empty = pending.claim.ground, !isComplete { return }
+        if case .empty = pending.claim.ground {
+            // Whoever might have a copy must have said that it has none: all but those that are known to be down.
+            for (place, voter) in pending.voters.enumerated() where pending.answered & (1 << UInt64(place)) == 0 {
+                guard let record = peers[Int(voter.value)].record else { continue }
+                if record.liveness != .down, !peers[Int(voter.value)].isReleased { return }
+            }
+        }
         let context = context(now)
         var taken = 0
         var unproven = 0
@@ -177,30 +170,9 @@ extension ControlPlane {
                 return votes & (1 << UInt64(bit)) != 0
             }
             guard isMet else { continue }
+            claims[index].entries[place].isSettled = true
             let entry = pending.entries[place].entry
             let shardIndex = shards.index(of: entry.slice)
-            if case .silent = pending.claim.ground {
-                var isProven = false
-                if let heard = pending.heard(of: pending.entries[place], quorum: quorum) {
-                    shards.withShard(shardIndex) { shard in
-                        shard.candidates(of: entry.slice) {
-                            isProven = proves($0, holder: pending.holder, until: heard)
-                        }
-                    }
-                }
-                if !isProven {
-                    // Who has not answered may have heard less of the holder.
-                    guard isComplete || pending.until <= now.instant else { continue }
-                    claims[index].entries[place].isSettled = true
-                    fail(entry, of: pending.claim, &outbox)
-                    if isComplete {
-                        unproven += 1
-                        leaveUnproven(entry.slice, of: pending.holder, &outbox)
-                    }
-                    continue
-                }
-            }
-            claims[index].entries[place].isSettled = true
             switch pending.claim.ground {
             case .handedOver:
                 shards.withShard(shardIndex) { $0.confirm(entry) }
@@ -211,18 +183,24 @@ extension ControlPlane {
                 shards.unlock(shardIndex)
             case .silent:
                 let shard = shards.lock(shardIndex)
-                let isTaken = shard.pointee.takeOver(
-                    entry,
-                    from: pending.holder,
-                    // Whoever is silent itself would hold up the first writes for nothing.
-                    others: topology.wantedOwners(of: entry.slice).filter {
-                        $0 != Self.own && $0 != .none && !isSilent(Int($0.value), now.instant)
-                    },
-                    context: context,
-                    outbox: &outbox
-                )
+                var isProven = false
+                shard.pointee.candidates(of: entry.slice) { state in
+                    isProven = proves(state, holder: pending.holder, until: pending.heardUntil)
+                }
+                if isProven {
+                    isProven = shard.pointee.takeOver(
+                        entry,
+                        from: pending.holder,
+                        // Whoever is silent itself would hold up the first writes for nothing.
+                        others: topology.wantedOwners(of: entry.slice).filter {
+                            $0 != Self.own && $0 != .none && !isSilent(Int($0.value), now.instant)
+                        },
+                        context: context,
+                        outbox: &outbox
+                    )
+                }
                 shards.unlock(shardIndex)
-                if isTaken {
+                if isProven {
                     taken += 1
                 } else {
                     unproven += 1
@@ -270,29 +248,6 @@ extension ControlPlane {
         case .learning, .learned:
             return false
         }
-    }
-
-    /// Whether what others heard of a silent holder could prove the copy. It is claimed until they have said so, or not.
-    private func mayBeProven(_ state: Copy.State, holder: PeerNumber) -> Bool {
-        proves(state, holder: holder, until: Instant(nanoseconds: 0))
-    }
-
-    /// Whether all have answered but those that are known to be down.
-    private func isComplete(_ pending: PendingClaim) -> Bool {
-        for (place, voter) in pending.voters.enumerated() where pending.answered & (1 << UInt64(place)) == 0 {
-            guard let record = peers[Int(voter.value)].record else { continue }
-            if record.liveness != .down, !peers[Int(voter.value)].isReleased { return false }
-        }
-        return true
-    }
-
-    /// All have said when they heard of the silent holder, and that proves no copy of the slice here: it is none any
-    /// more, claims nothing, and keeps nobody from starting the slice empty. Its content stays as a base.
-    private func leaveUnproven(_ slice: Int, of holder: PeerNumber, _ outbox: inout Outbox) {
-        let index = shards.index(of: slice)
-        let shard = shards.lock(index)
-        shard.pointee.leaveCopy(slice, of: holder, outbox: &outbox)
-        shards.unlock(index)
     }
 
     private mutating func fail(_ entry: SliceEpoch, of claim: Claim, _ outbox: inout Outbox) {
@@ -413,8 +368,18 @@ extension ControlPlane {
             let holder = PeerNumber(UInt32(index))
             guard isSilent(index, now.instant), !claims.contains(where: { $0.holder == holder }) else { continue }
             var entries: [SliceEpoch] = []
+            let grant = peers[index].grant
             shards.withEach { shard in
-                shard.candidates(for: holder, isProven: { mayBeProven($0, holder: holder) }) { entries.append($0) }
+                shard.candidates(
+                    for: holder,
+                    isProven: { state in
+                        switch state {
+                        case .inSync(let session, let since): grant?.session == session || since != nil
+                        case .released: true
+                        case .learning, .learned: false
+                        }
+                    }
+                ) { entries.append($0) }
             }
             entries = entries.compactMap { entry in
                 let known = table.epochs[entry.slice]
@@ -459,32 +424,22 @@ extension ControlPlane {
     }
 
     /// A copy that missed a change of holder hears nothing any more: the later holder does not know of it. It proves
-    /// nothing either, and would keep a drain from its end. Twice in a row, so that news on its way is no ground. So with
-    /// a copy whose holder lives and has lost the slice, but nobody else is recorded: it would keep the slice from being
-    /// started. That takes longer, for the holder may still come back into the tables (`suspendedMilliseconds`).
-    mutating func leaveOrphans(_ now: Now, _ outbox: inout Outbox) {
+    /// nothing either, and would keep a drain from its end. Twice in a row, so that news on its way is no ground.
+    mutating func leaveOrphans(_ now: Now) {
         guard nextOrphanLook <= now.instant, case .joined = membership.phase else { return }
         nextOrphanLook = now.instant.advanced(byMilliseconds: configuration.orphanLookMilliseconds)
-        let patience = Int(configuration.suspendedMilliseconds / configuration.orphanLookMilliseconds)
-        var found: [SliceEpoch: Int] = [:]
-        var left: [(entry: SliceEpoch, holder: PeerNumber)] = []
+        var found: Set<SliceEpoch> = []
         shards.withEach { shard in
-            shard.copies { entry, holder in
-                let recorded = table.holders[entry.slice]
-                let living = recorded == .none ? holder : recorded
-                guard recorded == .none || table.epochs[entry.slice] > entry.epoch, living != .none,
-                    living != Self.own, !isSilent(Int(living.value), now.instant)
+            shard.copies { entry in
+                let holder = table.holders[entry.slice]
+                guard table.epochs[entry.slice] > entry.epoch, holder != .none, holder != Self.own,
+                    !isSilent(Int(holder.value), now.instant)
                 else { return }
-                let looks = orphans[entry, default: 0] + 1
-                found[entry] = looks
-                if looks >= (recorded == .none ? 2 + patience : 2) { left.append((entry, holder)) }
+                found.insert(entry)
             }
         }
-        for (entry, holder) in left {
-            let index = shards.index(of: entry.slice)
-            let shard = shards.lock(index)
-            shard.pointee.leaveCopy(entry.slice, of: holder, outbox: &outbox)
-            shards.unlock(index)
+        for entry in found where orphans.contains(entry) {
+            shards.withShard(shards.index(of: entry.slice)) { $0.leaveCopy(entry) }
         }
         orphans = found
     }
@@ -512,11 +467,8 @@ extension ControlPlane {
             if holder == .none || holder == Self.own { emptyAt = nil }
             guard holder == .none || holder == Self.own || isAbandoned(Int(holder.value), now.instant) else { continue }
             let owners = wanted[(slice * copies)..<((slice + 1) * copies)]
-            // A joiner starts nothing, and would not be up before somebody has given it this slice.
             let first = owners.first { owner in
-                guard owner != .none, owner != Self.own else { return owner == Self.own }
-                guard let record = peers[Int(owner.value)].record else { return false }
-                return record.isLiving && record.lifecycle == .up
+                owner != .none && (owner == Self.own || peers[Int(owner.value)].record?.isLiving == true)
             }
             guard (first ?? standIn(for: slice)) == Self.own else { continue }
             entries.append(SliceEpoch(slice: slice, epoch: table.epochs[slice] + 1))
@@ -593,16 +545,7 @@ extension ControlPlane {
         let known = table.epochs[entry.slice]
         let recorded = table.holders[entry.slice]
         let reference: MemberReference? = recorded == .none ? nil : peers[Int(recorded.value)].reference
-        if entry.epoch == known, recorded == peer {
-            // Hearsay may have recorded it, which asks nobody whether the old holder is silent.
-            if silent != .none, silent != Self.own, silent != peer, !peers[Int(silent.value)].isGone {
-                guard isSilent(Int(silent.value), now.instant) else {
-                    return .rejected(epoch: known, holder: reference)
-                }
-                witness.fence(silent)
-            }
-            return .accepted
-        }
+        if entry.epoch == known, recorded == peer { return .accepted }
         guard entry.epoch > known || (entry.epoch == known && recorded == .none) else {
             return .rejected(epoch: known, holder: reference)
         }
@@ -625,14 +568,14 @@ extension ControlPlane {
             if case .empty = ground {
                 // Who serves the slice, or is about to, knows better than any record.
                 if peer != Self.own, heldEpoch(entry.slice) != nil { return .candidate }
-                // A copy that would never be claimed (see `takeOverFromSilent`) must not keep the slice without a holder.
-                let epoch = recorded == .none ? 0 : known
                 let isCandidate = shards.withShard(shards.index(of: entry.slice)) { shard in
-                    shard.isCandidate(entry.slice, from: epoch) { holder, state in
-                        if isSilent(Int(holder.value), now.instant) { return mayBeProven(state, holder: holder) }
-                        let silence = witness.silenceMilliseconds(of: holder, now: now.instant) * 1_000_000
-                        let heard = now.instant.nanoseconds - min(now.instant.nanoseconds, silence)
-                        return proves(state, holder: holder, until: Instant(nanoseconds: heard))
+                    shard.isCandidate(entry.slice) { holder, state in
+                        let silence = witness.silenceMilliseconds(of: holder, now: now.instant)
+                        let heard = Instant(
+                            nanoseconds: now.instant.nanoseconds
+                                - min(now.instant.nanoseconds, silence * 1_000_000)
+                        )
+                        return proves(state, holder: holder, until: heard)
                     }
                 }
                 if isCandidate { return .candidate }

@@ -230,7 +230,7 @@ package struct ControlPlane {
     }
     var nextOrphanLook: Instant
     /// Copies that the last look found without a holder that knows them.
-    var orphans: [SliceEpoch: Int] = [:]
+    var orphans: Set<SliceEpoch> = []
     var outcome = Outcomes()
     var journal: MembershipJournal
     /// Nil where the cluster has no key.
@@ -585,7 +585,7 @@ package struct ControlPlane {
         retireUnknown(now, &outbox)
         takeOverFromSilent(now, &outbox, &effects)
         reconcileOwnRecord(now)
-        leaveOrphans(now, &outbox)
+        leaveOrphans(now)
         startEmpty(now, &outbox, &effects)
         reclaim(now, &outbox, &effects)
         advanceClaims(now, &outbox, &effects)

@@ -1029,26 +1029,6 @@ package struct ShardPlane: ~Copyable {
         context: Context,
         outbox: inout Outbox
     ) {
-        sendAdoption(
-            slice,
-            peer,
-            previousEpoch: previousEpoch,
-            acknowledgedPosition: roles[slice - slices.lowerBound].holder.position,
-            context: context,
-            outbox: &outbox
-        )
-        outbox.signals.append(.promised(peer))
-    }
-
-    /// `acknowledgedPosition` is how far the copy is known to be.
-    mutating func sendAdoption(
-        _ slice: Int,
-        _ peer: PeerNumber,
-        previousEpoch: UInt32,
-        acknowledgedPosition: UInt64,
-        context: Context,
-        outbox: inout Outbox
-    ) {
         let local = slice - slices.lowerBound
         let epoch = roles[local].holder.epoch
         let position = roles[local].holder.position
@@ -1057,9 +1037,10 @@ package struct ShardPlane: ~Copyable {
             peer: peer,
             id: streamCounter,
             state: .adopting(since: context.now.instant),
-            acknowledgedPosition: acknowledgedPosition
+            acknowledgedPosition: position
         )
         roles[local].holder.streams.append(stream)
+        outbox.signals.append(.promised(peer))
         outbox.send(
             .adopt(
                 slice: slice,

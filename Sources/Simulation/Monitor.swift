@@ -131,35 +131,7 @@ extension World {
             held += census.held
         }
         if held != Slice.count { return "\(held) slices are held" }
-        return disagreement(alive) ?? missingCopy(alive)
-    }
-
-    /// A holder that waits for a copy which is none: without the holder, all that it acknowledged would be lost.
-    private func missingCopy(_ alive: [Process]) -> String? {
-        for process in alive {
-            let topology = process.control.topology
-            var missing: (slice: Int, at: Process)?
-            process.shards.withEach { shard in
-                shard.holdings { entry in
-                    for peer in shard.inSyncPeers(entry.slice) where missing == nil {
-                        guard let reference = topology.peer(peer)?.reference,
-                            let other = alive.first(where: {
-                                $0.node.id == reference.id && $0.generation == reference.generation
-                            })
-                        else { continue }
-                        let isCopy = other.shards.withShard(other.shards.index(of: entry.slice)) {
-                            $0.isSettledHere(entry.slice, asHolder: false)
-                        }
-                        if !isCopy { missing = (entry.slice, other) }
-                    }
-                }
-            }
-            if let (slice, other) = missing {
-                let role = other.shards.withShard(other.shards.index(of: slice)) { $0.describeRole(slice) }
-                return "\(process.node.name) counts on a copy of slice \(slice) at \(other.node.name), which is \(role)"
-            }
-        }
-        return nil
+        return disagreement(alive)
     }
 
     /// Who believes in a wrong holder.

@@ -38,8 +38,7 @@ extension World {
             let connection = newConnection(process, thread, peer: peer.number, target: target)
             thread.outgoing[peer.number] = connection
             thread.links[connection.id] = connection
-            let lost = network.retransmissionDelay(first: 1_000_000_000, using: &random)
-            schedule(.called(connection), after: network.delay(using: &random) + lost)
+            schedule(.called(connection), after: network.delay(using: &random))
         }
     }
 
@@ -132,8 +131,7 @@ extension World {
             return
         }
         if network.isBlocked(target, source) { startPatience(connection, atOpener: !toOpener) }
-        let lost = network.retransmissionDelay(using: &random)
-        let delay = network.delay(using: &random) + extraDelay + UInt64(bytes.count) * 2 + lost
+        let delay = network.delay(using: &random) + extraDelay + UInt64(bytes.count) * 2
         if toOpener {
             let at = max(connection.atOpener.lastArrival + 1, time + delay)
             connection.atOpener.lastArrival = at

@@ -157,20 +157,10 @@ extension World {
         monitor.impaired.insert(to)
     }
 
-    /// Of all packets, on datagrams and connections, so many thousandths are lost from now on.
-    package func loseOfAll(_ thousandths: UInt64) {
-        log("of all packets \(thousandths) in a thousand are lost")
-        network.lossThousandths = thousandths
-        network.linkLossThousandths = thousandths
-        // Copies are late and left out everywhere, one after the other.
-        monitor.impaired.formUnion(nodes.indices)
-    }
-
     package func heal() {
         log("the network is whole")
         network.unblockAll()
         network.lossThousandths = 5
-        network.linkLossThousandths = 0
         network.slowOneIn = 200
         release()
     }
