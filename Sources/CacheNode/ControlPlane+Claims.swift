@@ -26,13 +26,32 @@ struct PendingClaim {
     var entries: [Entry]
     /// Voters that have answered, one bit each.
     var answered: UInt64 = 0
-    /// Since when the old holder has been silent at the earliest, by this node's clock: the latest that any of those
-    /// who recorded the claim heard of it.
-    var heardUntil: Instant
+    /// When each of the voters heard the old holder last, by this node's clock; zero for those that have not answered.
+    var heard: [Instant]
     var sentAt: Instant
     var until: Instant
 
     var isSettled: Bool { entries.allSatisfy(\.isSettled) }
+
+    /// When the old holder was heard last, as far as its lease can tell: of the majorities among those who recorded the
+    /// entry, each of which bounds the lease by itself, the one that heard it least. Nil where they are too few.
+    func heard(of entry: Entry, quorum: Quorum) -> Instant? {
+        var times: [Instant] = []
+        for (place, voter) in voters.enumerated()
+        where entry.votes & (1 << UInt64(place)) != 0 && quorum.voters.contains(voter) {
+            times.append(heard[place])
+        }
+        guard quorum.needed > 0, times.count >= quorum.needed else { return nil }
+        return times.sorted()[quorum.needed - 1]
+    }
+}
+
+/// A copy as one look found it, and how far it was.
+struct Orphan: Hashable {
+    var slice: Int
+    var epoch: UInt32
+    var stream: UInt64
+    var applied: UInt64
 }
 
 extension ControlPlane {
@@ -51,19 +70,25 @@ extension ControlPlane {
     ) {
         claimCounter += 1
         outcome.claimsMade += 1
-        let claim = Claim(id: claimCounter, ground: ground, entries: entries)
         let voters = Array(quorum(now.instant).voters.prefix(Self.votersMax))
+        // This node is a member like the others: it may record its own claims, or know better.
+        var claim = Claim(id: claimCounter, ground: ground, entries: entries)
+        var reply = verdicts(on: claim, from: Self.own, now, &outbox)
+        let isAsked = reply.verdicts.map { $0 != .candidate }
+        if isAsked.contains(false) {
+            claim.entries = zip(entries, isAsked).filter(\.1).map(\.0)
+            reply.verdicts.removeAll { $0 == .candidate }
+            guard !claim.entries.isEmpty else { return }
+        }
         var pending = PendingClaim(
             claim: claim,
             holder: holder,
             voters: voters,
-            entries: entries.map { PendingClaim.Entry(entry: $0) },
-            heardUntil: Instant(nanoseconds: 0),
+            entries: claim.entries.map { PendingClaim.Entry(entry: $0) },
+            heard: Array(repeating: Instant(nanoseconds: 0), count: voters.count),
             sentAt: now.instant,
             until: now.instant.advanced(byMilliseconds: configuration.claimMilliseconds)
         )
-        // This node is a member like the others: it may record its own claims, or know better.
-        let reply = verdicts(on: claim, from: Self.own, now, &outbox)
         count(reply, from: Self.own, in: &pending, now.instant)
         for index in peers.indices where index > 1 && peers[index].isControlConnected && !peers[index].isGone {
             outbox.send(.claim(claim), to: PeerNumber(UInt32(index)))
@@ -85,7 +110,7 @@ extension ControlPlane {
         pending.answered |= bit
         let age = UInt64(reply.ageMilliseconds) * 1_000_000
         let heard = Instant(nanoseconds: now.nanoseconds > age ? now.nanoseconds - age : 0)
-        pending.heardUntil = max(pending.heardUntil, heard)
+        pending.heard[place] = max(pending.heard[place], heard)
         for index in pending.entries.indices where reply.verdicts[index] == .accepted {
             pending.entries[index].votes |= bit
         }
@@ -153,13 +178,9 @@ extension ControlPlane {
     ) {
         let pending = claims[index]
         let quorum = quorum(now.instant)
-        if case .empty = pending.claim.ground {
-            // Whoever might have a copy must have said that it has none: all but those that are known to be down.
-            for (place, voter) in pending.voters.enumerated() where pending.answered & (1 << UInt64(place)) == 0 {
-                guard let record = peers[Int(voter.value)].record else { continue }
-                if record.liveness != .down, !peers[Int(voter.value)].isReleased { return }
-            }
-        }
+        let isComplete = isComplete(pending)
+        // Whoever might have a copy must have said that it has none.
+        if case .empty = pending.claim.ground, !isComplete { return }
         let context = context(now)
         var taken = 0
         var unproven = 0
@@ -170,9 +191,30 @@ extension ControlPlane {
                 return votes & (1 << UInt64(bit)) != 0
             }
             guard isMet else { continue }
-            claims[index].entries[place].isSettled = true
             let entry = pending.entries[place].entry
             let shardIndex = shards.index(of: entry.slice)
+            if case .silent = pending.claim.ground {
+                var isProven = false
+                if let heard = pending.heard(of: pending.entries[place], quorum: quorum) {
+                    shards.withShard(shardIndex) { shard in
+                        shard.candidates(of: entry.slice) {
+                            isProven = proves($0, holder: pending.holder, until: heard)
+                        }
+                    }
+                }
+                if !isProven {
+                    // Who has not answered may have heard less of the holder.
+                    guard isComplete || pending.until <= now.instant else { continue }
+                    claims[index].entries[place].isSettled = true
+                    fail(entry, of: pending.claim, &outbox)
+                    if isComplete {
+                        unproven += 1
+                        leaveUnproven(entry.slice, of: pending.holder, &outbox)
+                    }
+                    continue
+                }
+            }
+            claims[index].entries[place].isSettled = true
             switch pending.claim.ground {
             case .handedOver:
                 shards.withShard(shardIndex) { $0.confirm(entry) }
@@ -183,24 +225,18 @@ extension ControlPlane {
                 shards.unlock(shardIndex)
             case .silent:
                 let shard = shards.lock(shardIndex)
-                var isProven = false
-                shard.pointee.candidates(of: entry.slice) { state in
-                    isProven = proves(state, holder: pending.holder, until: pending.heardUntil)
-                }
-                if isProven {
-                    isProven = shard.pointee.takeOver(
-                        entry,
-                        from: pending.holder,
-                        // Whoever is silent itself would hold up the first writes for nothing.
-                        others: topology.wantedOwners(of: entry.slice).filter {
-                            $0 != Self.own && $0 != .none && !isSilent(Int($0.value), now.instant)
-                        },
-                        context: context,
-                        outbox: &outbox
-                    )
-                }
+                let isTaken = shard.pointee.takeOver(
+                    entry,
+                    from: pending.holder,
+                    // Whoever is silent itself would hold up the first writes for nothing.
+                    others: topology.wantedOwners(of: entry.slice).filter {
+                        $0 != Self.own && $0 != .none && !isSilent(Int($0.value), now.instant)
+                    },
+                    context: context,
+                    outbox: &outbox
+                )
                 shards.unlock(shardIndex)
-                if isProven {
+                if isTaken {
                     taken += 1
                 } else {
                     unproven += 1
@@ -248,6 +284,29 @@ extension ControlPlane {
         case .learning, .learned:
             return false
         }
+    }
+
+    /// Whether what others heard of a silent holder could prove the copy. It is claimed until they have said so, or not.
+    private func mayBeProven(_ state: Copy.State, holder: PeerNumber) -> Bool {
+        proves(state, holder: holder, until: Instant(nanoseconds: 0))
+    }
+
+    /// Whether all have answered but those that are known to be down.
+    private func isComplete(_ pending: PendingClaim) -> Bool {
+        for (place, voter) in pending.voters.enumerated() where pending.answered & (1 << UInt64(place)) == 0 {
+            guard let record = peers[Int(voter.value)].record else { continue }
+            if record.liveness != .down, !peers[Int(voter.value)].isReleased { return false }
+        }
+        return true
+    }
+
+    /// All have said when they heard of the silent holder, and that proves no copy of the slice here: it is none any
+    /// more, claims nothing, and keeps nobody from starting the slice empty. Its content stays as a base.
+    private func leaveUnproven(_ slice: Int, of holder: PeerNumber, _ outbox: inout Outbox) {
+        let index = shards.index(of: slice)
+        let shard = shards.lock(index)
+        shard.pointee.leaveCopy(slice, of: holder, outbox: &outbox)
+        shards.unlock(index)
     }
 
     private mutating func fail(_ entry: SliceEpoch, of claim: Claim, _ outbox: inout Outbox) {
@@ -308,13 +367,25 @@ extension ControlPlane {
             }
             let open = claims[index].entries.filter { !$0.isSettled }.map(\.entry)
             let ground = claims[index].claim
+            if case .held = ground.ground {
+                // Whoever has not answered may still be the one who makes the majority.
+                let isRefused = isComplete(claims[index])
+                for entry in open {
+                    suspendedSince[entry.slice] = isRefused ? suspendedSince[entry.slice] ?? now.instant : nil
+                }
+            }
             claims.remove(at: index)
             for entry in open { fail(entry, of: ground, &outbox) }
-            if case .held = ground.ground { suspended += open }
+            if case .held = ground.ground { for entry in open { claimAgain(entry) } }
         }
     }
 
     // MARK: - Grounds
+
+    /// A slice waits for this node to be recorded in that epoch, or a later one.
+    mutating func claimAgain(_ entry: SliceEpoch) {
+        suspended[entry.slice] = max(suspended[entry.slice] ?? 0, entry.epoch)
+    }
 
     /// Claims again what was claimed over this node, until a majority agrees or somebody is known to hold it.
     mutating func reclaim(_ now: Now, _ outbox: inout Outbox, _ effects: inout [ControlEffect]) {
@@ -322,16 +393,15 @@ extension ControlPlane {
         // Two nodes that claim against each other must not keep step.
         reclaimAt = now.instant.advanced(byMilliseconds: UInt64.random(in: 20...120, using: &random))
         var entries: [SliceEpoch] = []
-        var named: [Bool] = Array(repeating: false, count: Slice.count)
-        for entry in suspended where !named[entry.slice] {
+        for slice in suspended.keys.sorted() {
+            let entry = SliceEpoch(slice: slice, epoch: suspended[slice] ?? 0)
             guard shards.withShard(shards.index(of: entry.slice), { $0.isSuspended(entry) }) else {
                 suspendedSince[entry.slice] = nil
                 continue
             }
-            named[entry.slice] = true
-            let since = suspendedSince[entry.slice] ?? now.instant
-            suspendedSince[entry.slice] = since
-            if now.instant.milliseconds(since: since) >= configuration.suspendedMilliseconds {
+            if let since = suspendedSince[entry.slice],
+                now.instant.milliseconds(since: since) >= configuration.suspendedMilliseconds
+            {
                 // Nobody holds the slice and no majority knows this holder any more: it starts empty somewhere.
                 shards.withShard(shards.index(of: entry.slice)) { $0.abandon(entry.slice, outbox: &outbox) }
                 suspendedSince[entry.slice] = nil
@@ -339,7 +409,7 @@ extension ControlPlane {
             }
             entries.append(entry)
         }
-        suspended = []
+        suspended = [:]
         if !entries.isEmpty { propose(.held, holder: .none, entries, now, &outbox, &effects) }
     }
 
@@ -351,6 +421,31 @@ extension ControlPlane {
         _ effects: inout [ControlEffect]
     ) {
         propose(.handedOver, holder: from, [entry], now, &outbox, &effects)
+    }
+
+    /// Claims again what was handed over to somebody who has not claimed it: the last entry may be lost with its
+    /// connection. Either a majority records the other first, or this node in a later epoch.
+    mutating func takeBack(_ now: Now) {
+        guard case .joined = membership.phase, leaseUntil > now.instant else { return }
+        var overdue: [SliceEpoch] = []
+        shards.withEach { shard in
+            shard.released { entry, holder, since in
+                let isOver = now.instant.milliseconds(since: since) >= configuration.releasedMilliseconds
+                let recorded = table.holders[entry.slice]
+                guard isOver || !isReachable(Int(holder.value)), table.epochs[entry.slice] < entry.epoch,
+                    recorded == Self.own || recorded == .none
+                else { return }
+                overdue.append(entry)
+            }
+        }
+        guard !overdue.isEmpty else { return }
+        let isClaimed = Set(claims.flatMap { $0.entries.filter { !$0.isSettled }.map(\.entry.slice) })
+        for entry in overdue where !isClaimed.contains(entry.slice) {
+            // A member agrees only where it still records this node, itself included.
+            _ = table.correct(slice: entry.slice, epoch: entry.epoch - 1, holder: Self.own)
+            let again = shards.withShard(shards.index(of: entry.slice)) { $0.takeBack(entry) }
+            if let again { claimAgain(again) }
+        }
     }
 
     /// Whether a life of a member certainly serves nothing any more, as far as this node can tell by itself.
@@ -368,18 +463,8 @@ extension ControlPlane {
             let holder = PeerNumber(UInt32(index))
             guard isSilent(index, now.instant), !claims.contains(where: { $0.holder == holder }) else { continue }
             var entries: [SliceEpoch] = []
-            let grant = peers[index].grant
             shards.withEach { shard in
-                shard.candidates(
-                    for: holder,
-                    isProven: { state in
-                        switch state {
-                        case .inSync(let session, let since): grant?.session == session || since != nil
-                        case .released: true
-                        case .learning, .learned: false
-                        }
-                    }
-                ) { entries.append($0) }
+                shard.candidates(for: holder, isProven: { mayBeProven($0, holder: holder) }) { entries.append($0) }
             }
             entries = entries.compactMap { entry in
                 let known = table.epochs[entry.slice]
@@ -423,25 +508,55 @@ extension ControlPlane {
         return RecordState(shards: revisions, table: table.changes)
     }
 
-    /// A copy that missed a change of holder hears nothing any more: the later holder does not know of it. It proves
-    /// nothing either, and would keep a drain from its end. Twice in a row, so that news on its way is no ground.
-    mutating func leaveOrphans(_ now: Now) {
+    /// Gives up copies that no holder counts on, by all that is known here: they prove nothing and would keep a drain
+    /// from its end. Twice in a row and without a word from the holder in between, so that news on its way is no ground.
+    mutating func leaveOrphans(_ now: Now, _ outbox: inout Outbox) {
         guard nextOrphanLook <= now.instant, case .joined = membership.phase else { return }
         nextOrphanLook = now.instant.advanced(byMilliseconds: configuration.orphanLookMilliseconds)
-        var found: Set<SliceEpoch> = []
+        var found: [Orphan: Int] = [:]
+        var left: [(slice: Int, holder: PeerNumber)] = []
         shards.withEach { shard in
-            shard.copies { entry in
-                let holder = table.holders[entry.slice]
-                guard table.epochs[entry.slice] > entry.epoch, holder != .none, holder != Self.own,
-                    !isSilent(Int(holder.value), now.instant)
-                else { return }
-                found.insert(entry)
+            shard.copies { slice, copy in
+                guard let patience = orphanPatience(slice, copy, now.instant) else { return }
+                let orphan = Orphan(slice: slice, epoch: copy.epoch, stream: copy.stream, applied: copy.applied)
+                let looks = orphans[orphan, default: 0] + 1
+                found[orphan] = looks
+                if looks >= patience { left.append((slice, copy.holder)) }
             }
         }
-        for entry in found where orphans.contains(entry) {
-            shards.withShard(shards.index(of: entry.slice)) { $0.leaveCopy(entry) }
+        for (slice, holder) in left {
+            let index = shards.index(of: slice)
+            let shard = shards.lock(index)
+            shard.pointee.leaveCopy(slice, of: holder, outbox: &outbox)
+            shards.unlock(index)
         }
         orphans = found
+    }
+
+    /// In how many looks a copy must be found to be left; nil for one that some holder may count on.
+    private func orphanPatience(_ slice: Int, _ copy: Copy, _ now: Instant) -> Int? {
+        let recorded = table.holders[slice]
+        if recorded != .none, recorded != copy.holder, table.epochs[slice] > copy.epoch {
+            // It missed a change of holder, and the later holder does not know of it.
+            return recorded == Self.own || isSilent(Int(recorded.value), now) ? nil : 2
+        }
+        guard !isSilent(Int(copy.holder.value), now) else { return nil }
+        if recorded == .none {
+            // The holder lives and has lost the slice; the copy keeps others from starting it. That takes longer, for
+            // the holder may still come back into the tables.
+            return 2 + Int(configuration.suspendedMilliseconds / configuration.orphanLookMilliseconds)
+        }
+        switch copy.state {
+        case .inSync(let session, _):
+            // The holder gave up waiting for this node since, and the ring wants no copy here that it would send anew.
+            return peers[Int(copy.holder.value)].grant.map { $0.session > session ? 2 : nil } ?? nil
+        case .learning, .learned:
+            // Nothing has come since the last look: the holder has ended it, and the word was lost.
+            return 3
+        case .released:
+            // It was claimed, and the claimant would have adopted this copy, or sent it anew, were it to be one.
+            return table.epochs[slice] >= copy.epoch ? 6 : nil
+        }
     }
 
     /// Starts slices with nothing, where this node is the first owner that is there and nobody else has a copy.
@@ -467,8 +582,11 @@ extension ControlPlane {
             if holder == .none || holder == Self.own { emptyAt = nil }
             guard holder == .none || holder == Self.own || isAbandoned(Int(holder.value), now.instant) else { continue }
             let owners = wanted[(slice * copies)..<((slice + 1) * copies)]
+            // A joiner starts nothing, and would not be up before somebody has given it this slice.
             let first = owners.first { owner in
-                owner != .none && (owner == Self.own || peers[Int(owner.value)].record?.isLiving == true)
+                guard owner != .none, owner != Self.own else { return owner == Self.own }
+                guard let record = peers[Int(owner.value)].record else { return false }
+                return record.isLiving && record.lifecycle == .up
             }
             guard (first ?? standIn(for: slice)) == Self.own else { continue }
             entries.append(SliceEpoch(slice: slice, epoch: table.epochs[slice] + 1))
@@ -545,7 +663,16 @@ extension ControlPlane {
         let known = table.epochs[entry.slice]
         let recorded = table.holders[entry.slice]
         let reference: MemberReference? = recorded == .none ? nil : peers[Int(recorded.value)].reference
-        if entry.epoch == known, recorded == peer { return .accepted }
+        if entry.epoch == known, recorded == peer {
+            // Hearsay may have recorded it, which asks nobody whether the old holder is silent.
+            if silent != .none, silent != Self.own, silent != peer, !peers[Int(silent.value)].isGone {
+                guard isSilent(Int(silent.value), now.instant) else {
+                    return .rejected(epoch: known, holder: reference)
+                }
+                witness.fence(silent)
+            }
+            return .accepted
+        }
         guard entry.epoch > known || (entry.epoch == known && recorded == .none) else {
             return .rejected(epoch: known, holder: reference)
         }
@@ -568,14 +695,18 @@ extension ControlPlane {
             if case .empty = ground {
                 // Who serves the slice, or is about to, knows better than any record.
                 if peer != Self.own, heldEpoch(entry.slice) != nil { return .candidate }
+                // A copy that would never be claimed (see `takeOverFromSilent`) must not keep the slice without a holder.
+                let epoch = recorded == .none ? 0 : known
                 let isCandidate = shards.withShard(shards.index(of: entry.slice)) { shard in
-                    shard.isCandidate(entry.slice) { holder, state in
-                        let silence = witness.silenceMilliseconds(of: holder, now: now.instant)
-                        let heard = Instant(
-                            nanoseconds: now.instant.nanoseconds
-                                - min(now.instant.nanoseconds, silence * 1_000_000)
-                        )
-                        return proves(state, holder: holder, until: heard)
+                    shard.isCandidate(entry.slice, from: epoch) { holder, state in
+                        // It may be taken back.
+                        if case .released = state { return true }
+                        // Who claims lost the slice itself, and says so: nobody would claim that copy.
+                        if holder == peer { return false }
+                        if isSilent(Int(holder.value), now.instant) { return mayBeProven(state, holder: holder) }
+                        let silence = witness.silenceMilliseconds(of: holder, now: now.instant) * 1_000_000
+                        let heard = now.instant.nanoseconds - min(now.instant.nanoseconds, silence)
+                        return proves(state, holder: holder, until: Instant(nanoseconds: heard))
                     }
                 }
                 if isCandidate { return .candidate }

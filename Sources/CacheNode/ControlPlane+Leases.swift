@@ -163,13 +163,14 @@ extension ControlPlane {
         tableSources.insert(peer)
     }
 
-    /// Slices that this node claims and does not serve so far.
+    /// Slices that this node claims and does not serve so far, or has let go of and may take back.
     func openClaims() -> [SliceEpoch] {
         var open = suspended
+        shards.withEach { $0.released { entry, _, _ in open[entry.slice] = entry.epoch } }
         for claim in claims {
-            for entry in claim.entries where !entry.isSettled { open.append(entry.entry) }
+            for entry in claim.entries where !entry.isSettled { open[entry.entry.slice] = entry.entry.epoch }
         }
-        return open
+        return open.keys.sorted().map { SliceEpoch(slice: $0, epoch: open[$0] ?? 0) }
     }
 
     /// A peer's own word on what it holds: all of it.
@@ -204,8 +205,10 @@ extension ControlPlane {
         if holder != .none, holder != Self.own, isCertain, entry.epoch == table.epochs[entry.slice],
             table.holders[entry.slice] == Self.own, heldEpoch(entry.slice) == entry.epoch
         {
-            // Both sides of a split came to the same epoch; the greater id goes on.
-            guard peers[Int(holder.value)].reference > peers[Int(Self.own.value)].reference else { return }
+            // Both sides of a split came to the same epoch; the greater id goes on. Who only claims gives way: a majority
+            // has recorded the other.
+            let isServed = shards.withShard(shards.index(of: entry.slice)) { $0.serves(entry) }
+            guard !isServed || peers[Int(holder.value)].reference > peers[Int(Self.own.value)].reference else { return }
         }
         if !isCertain, holder != Self.own, table.holders[entry.slice] == Self.own, isSafe,
             let held = heldEpoch(entry.slice), held <= entry.epoch
@@ -247,7 +250,7 @@ extension ControlPlane {
         let shard = shards.lock(index)
         if !isCertain, isSafe, shard.pointee.mayBeSuspended(entry.slice) {
             if let again = shard.pointee.suspend(entry) {
-                suspended.append(again)
+                claimAgain(again)
             }
         } else if let held = shard.pointee.heldEpoch(entry.slice), held <= entry.epoch {
             let target = isSafe || holder == .none ? nil : holder

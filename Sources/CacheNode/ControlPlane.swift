@@ -38,7 +38,9 @@ package struct ControlConfiguration: Sendable {
     package var emptyLookMilliseconds: UInt64 = 50
     /// How often copies without a holder are looked for; one is left when it is found twice.
     package var orphanLookMilliseconds: UInt64 = 2500
-    /// How long a holder that a claim was made over tries to be recorded again before it gives up.
+    /// How long who handed a slice over waits for the new holder's claim before it takes the slice back.
+    package var releasedMilliseconds: UInt64 = 500
+    /// How long a holder that a claim was made over tries to be recorded again, refused by all, before it gives up.
     package var suspendedMilliseconds: UInt64 = 5000
     /// How long members must stand still before slices that nobody holds are started.
     package var settleMilliseconds: UInt64 = 500
@@ -181,7 +183,7 @@ package struct ControlPlane {
     var claims: [PendingClaim] = []
     var claimCounter: UInt64 = 0
     /// Slices whose holder this node is and must be recorded as again.
-    var suspended: [SliceEpoch] = []
+    var suspended: [Int: UInt32] = [:]
     var reclaimAt = Instant(nanoseconds: 0)
     var suspendedSince: [Int: Instant] = [:]
     /// Claims that were given up in this turn.
@@ -230,7 +232,7 @@ package struct ControlPlane {
     }
     var nextOrphanLook: Instant
     /// Copies that the last look found without a holder that knows them.
-    var orphans: Set<SliceEpoch> = []
+    var orphans: [Orphan: Int] = [:]
     var outcome = Outcomes()
     var journal: MembershipJournal
     /// Nil where the cluster has no key.
@@ -424,7 +426,7 @@ package struct ControlPlane {
         case .handedOver(let entry, let from):
             claimHandedOver(entry, from: from, now, &outbox, &effects)
         case .returned(let entry):
-            suspended.append(entry)
+            claimAgain(entry)
         case .lost:
             break
         case .promised(let peer):
@@ -584,8 +586,9 @@ package struct ControlPlane {
         refreshRing(now, &effects)
         retireUnknown(now, &outbox)
         takeOverFromSilent(now, &outbox, &effects)
+        takeBack(now)
         reconcileOwnRecord(now)
-        leaveOrphans(now)
+        leaveOrphans(now, &outbox)
         startEmpty(now, &outbox, &effects)
         reclaim(now, &outbox, &effects)
         advanceClaims(now, &outbox, &effects)

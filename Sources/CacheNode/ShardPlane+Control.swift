@@ -80,9 +80,10 @@ extension ShardPlane {
         if case .copy(let copy) = roles[slice - slices.lowerBound] { visit(copy.state) }
     }
 
-    /// Whether this node has a copy of the slice that could still be proven in sync with its holder.
-    package func isCandidate(_ slice: Int, isProven: (PeerNumber, Copy.State) -> Bool) -> Bool {
-        guard case .copy(let copy) = roles[slice - slices.lowerBound] else { return false }
+    /// Whether this node has a copy of the slice, of this epoch or a later one, that could still be proven in sync with
+    /// its holder.
+    package func isCandidate(_ slice: Int, from epoch: UInt32, isProven: (PeerNumber, Copy.State) -> Bool) -> Bool {
+        guard case .copy(let copy) = roles[slice - slices.lowerBound], copy.epoch >= epoch else { return false }
         return isProven(copy.holder, copy.state)
     }
 
@@ -149,6 +150,12 @@ extension ShardPlane {
         }
     }
 
+    /// Whom the slice's holder counts as in sync, for a reader of a simulated run.
+    package func inSyncPeers(_ slice: Int) -> [PeerNumber] {
+        guard case .holder(let holder) = roles[slice - slices.lowerBound] else { return [] }
+        return holder.streams.filter(\.isInSync).map(\.peer)
+    }
+
     /// Whether this node is the slice's holder and not on its way to become it.
     package func mayBeSuspended(_ slice: Int) -> Bool {
         guard case .holder(let holder) = roles[slice - slices.lowerBound] else { return false }
@@ -189,14 +196,56 @@ extension ShardPlane {
         return true
     }
 
-    /// A majority has recorded the holder again.
+    /// A majority has recorded the holder again. Copies follow into the new epoch: one that stayed in the old could not
+    /// be claimed from a holder that is recorded in a later one, nor told from one that a later holder does not know.
     package mutating func resume(_ entry: SliceEpoch, context: Context, outbox: inout Outbox) {
         guard isSuspended(entry) else { return }
         let local = entry.slice - slices.lowerBound
+        let previousEpoch = roles[local].holder.epoch
+        let copies = roles[local].holder.streams.filter(\.isRequired)
         roles[local].holder.epoch = entry.epoch
         roles[local].holder.phase = .stable
+        // Learners begin again, in the new epoch.
+        roles[local].holder.streams = []
+        for copy in copies {
+            sendAdoption(
+                entry.slice,
+                copy.peer,
+                previousEpoch: previousEpoch,
+                acknowledgedPosition: copy.acknowledgedPosition,
+                context: context,
+                outbox: &outbox
+            )
+        }
         refreshService(local)
         complete(entry.slice, context: context, outbox: &outbox)
+    }
+
+    /// Visits the slices that were handed over to a holder who has not been heard of as such, with the epoch of the new
+    /// holder, who it is, and when this node let go.
+    package func released(_ visit: (SliceEpoch, PeerNumber, Instant) -> Void) {
+        guard timedCount > 0 else { return }
+        for local in 0..<slices.count where timed[local] != 0 {
+            guard case .copy(let copy) = roles[local], case .released(let since) = copy.state else { continue }
+            visit(SliceEpoch(slice: slices.lowerBound + local, epoch: copy.epoch), copy.holder, since)
+        }
+    }
+
+    /// The cut over led nowhere: this node holds what it handed over, once a majority has recorded it above the epoch
+    /// that it gave away. Returns the epoch to claim; nil where there is nothing to take back.
+    package mutating func takeBack(_ entry: SliceEpoch) -> SliceEpoch? {
+        let local = entry.slice - slices.lowerBound
+        guard case .copy(let copy) = roles[local], copy.epoch == entry.epoch, case .released = copy.state else {
+            return nil
+        }
+        earlyCount -= copy.early.count
+        let again = SliceEpoch(slice: entry.slice, epoch: copy.epoch + 1)
+        roles[local] = .holder(
+            Holder(epoch: copy.epoch, phase: .suspended(claim: again.epoch), position: copy.position)
+        )
+        counters.suspended += 1
+        refreshService(local)
+        return again
     }
 
     /// The claim that made this node the slice's coming holder failed.
@@ -578,19 +627,22 @@ extension ShardPlane {
         return census
     }
 
-    /// Visits every slice that this node has a copy of, with the copy's epoch.
-    package func copies(_ visit: (SliceEpoch) -> Void) {
-        for local in roles.indices {
+    /// Visits every slice that this node has a copy of.
+    package func copies(_ visit: (Int, Copy) -> Void) {
+        for local in 0..<slices.count where copyHolders[local] != 0 {
             guard case .copy(let copy) = roles[local] else { continue }
-            visit(SliceEpoch(slice: slices.lowerBound + local, epoch: copy.epoch))
+            visit(slices.lowerBound + local, copy)
         }
     }
 
-    /// Gives up a copy whose holder is none any more: a later one goes on without it. Its content stays as a base.
-    package mutating func leaveCopy(_ entry: SliceEpoch) {
-        let local = entry.slice - slices.lowerBound
-        guard case .copy(let copy) = roles[local], copy.epoch == entry.epoch else { return }
+    /// Gives up a copy whose holder is none any more, by all that is known here, or that proves nothing. Its content
+    /// stays as a base. A holder that counts on it all the same must not go on doing so, and is told.
+    package mutating func leaveCopy(_ slice: Int, of holder: PeerNumber, outbox: inout Outbox) {
+        let local = slice - slices.lowerBound
+        guard case .copy(let copy) = roles[local], copy.holder == holder else { return }
         leave(local)
+        if case .released = copy.state { return }
+        outbox.send(.refusal(slice: slice, stream: copy.stream, epoch: copy.epoch), to: holder)
     }
 
     /// Visits every slice that this node serves, with its epoch.

@@ -560,6 +560,7 @@ package struct ShardPlane: ~Copyable {
         case .copy(let copy):
             level = .none
             copyHolder = copy.holder.value
+            if case .released = copy.state { isTimed = true }
         case .holder(let holder):
             learners = holder.streams.reduce(into: 0) { $0 += $1.isLearning ? 1 : 0 }
             if holder.phase.isServing { servedEpoch = holder.epoch }
@@ -830,7 +831,11 @@ package struct ShardPlane: ~Copyable {
             let local = slice - slices.lowerBound
             guard case .holder(let holder) = roles[local], let index = holder.stream(to: peer),
                 holder.streams[index].id == stream, case .offered = holder.streams[index].state
-            else { return }
+            else {
+                // The offer is over; the peer must not learn for ever.
+                outbox.send(.refusal(slice: slice, stream: stream, epoch: epoch(local)), to: peer)
+                return
+            }
             var known: [UInt64: UInt64] = [:]
             for entry in inventory { known[entry.hash] = entry.version }
             // 0 as the number of the awaited batch: nothing is awaited yet.
@@ -843,13 +848,15 @@ package struct ShardPlane: ~Copyable {
                 copy.stream == stream
             {
                 // The last entry was refused: nobody holds the slice but this node, once a majority has recorded it.
-                let again = SliceEpoch(slice: slice, epoch: copy.epoch + 1)
-                earlyCount -= copy.early.count
-                roles[local] = .holder(
-                    Holder(epoch: copy.epoch, phase: .suspended(claim: again.epoch), position: copy.position)
-                )
-                refreshService(local)
-                outbox.signals.append(.returned(again))
+                if let again = takeBack(SliceEpoch(slice: slice, epoch: copy.epoch)) {
+                    outbox.signals.append(.returned(again))
+                }
+                return
+            }
+            if case .copy(let copy) = roles[local], case .learning = copy.state, copy.holder == peer,
+                copy.stream == stream
+            {
+                leave(local)
                 return
             }
             guard case .holder(let holder) = roles[local], let index = holder.stream(to: peer),
@@ -912,13 +919,17 @@ package struct ShardPlane: ~Copyable {
     ) {
         let local = slice - slices.lowerBound
         let known = self.epoch(local)
+        // A connection that was given up may bring its last frames after those of the next one: this offer is over.
+        if case .copy(let copy) = roles[local], copy.holder == peer, copy.stream >= stream { return }
         guard epoch >= known, !merging.contains(where: { $0.slice == slice }) else {
             outbox.send(.refusal(slice: slice, stream: stream, epoch: known), to: peer)
             return
         }
         if case .holder(let holder) = roles[local] {
-            // A holder of a later epoch speaks: this one has been replaced without knowing it.
-            guard epoch > holder.epoch else {
+            // A holder of a later epoch speaks: this one has been replaced without knowing it. Or one that was confirmed
+            // in the epoch that this one only claims.
+            let isClaiming = if case .claiming = holder.phase { true } else { false }
+            guard epoch > holder.epoch || isClaiming else {
                 outbox.send(.refusal(slice: slice, stream: stream, epoch: known), to: peer)
                 return
             }
@@ -1029,6 +1040,26 @@ package struct ShardPlane: ~Copyable {
         context: Context,
         outbox: inout Outbox
     ) {
+        sendAdoption(
+            slice,
+            peer,
+            previousEpoch: previousEpoch,
+            acknowledgedPosition: roles[slice - slices.lowerBound].holder.position,
+            context: context,
+            outbox: &outbox
+        )
+        outbox.signals.append(.promised(peer))
+    }
+
+    /// `acknowledgedPosition` is how far the copy is known to be.
+    mutating func sendAdoption(
+        _ slice: Int,
+        _ peer: PeerNumber,
+        previousEpoch: UInt32,
+        acknowledgedPosition: UInt64,
+        context: Context,
+        outbox: inout Outbox
+    ) {
         let local = slice - slices.lowerBound
         let epoch = roles[local].holder.epoch
         let position = roles[local].holder.position
@@ -1037,10 +1068,9 @@ package struct ShardPlane: ~Copyable {
             peer: peer,
             id: streamCounter,
             state: .adopting(since: context.now.instant),
-            acknowledgedPosition: position
+            acknowledgedPosition: acknowledgedPosition
         )
         roles[local].holder.streams.append(stream)
-        outbox.signals.append(.promised(peer))
         outbox.send(
             .adopt(
                 slice: slice,

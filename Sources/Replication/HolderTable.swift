@@ -11,6 +11,8 @@ package struct HolderTable: Sendable {
     /// What stood here before a claim that may yet be withdrawn.
     private var earlierEpochs: [UInt32]
     private var earlierHolders: [PeerNumber]
+    /// What stood before that, where claims came one over the other; the latest last.
+    private var buried: [Int: [(epoch: UInt32, holder: PeerNumber)]] = [:]
     /// Whether this member's own vote made the record, or another's table did.
     private var isOwnVote: [Bool]
     /// Rises with every change.
@@ -34,6 +36,7 @@ package struct HolderTable: Sendable {
         guard epoch > epochs[slice] || (epoch == epochs[slice] && holders[slice] == .none && holder != .none) else {
             return false
         }
+        if earlierHolders[slice] != .none { bury(slice) }
         earlierEpochs[slice] = epochs[slice]
         earlierHolders[slice] = holders[slice]
         isOwnVote[slice] = isVote
@@ -49,18 +52,42 @@ package struct HolderTable: Sendable {
                 || (epoch < epochs[slice] && holders[slice] == .none)
         else { return false }
         replace(slice, epoch, holder)
-        earlierEpochs[slice] = epoch
-        earlierHolders[slice] = .none
+        forgetEarlier(slice)
         isOwnVote[slice] = true
         return true
     }
 
     /// A claim was given up before it was confirmed: what stood here before it stands again.
     package mutating func withdraw(slice: Int, epoch: UInt32, holder: PeerNumber) {
-        if earlierEpochs[slice] == epoch, earlierHolders[slice] == holder { earlierHolders[slice] = .none }
+        buried[slice]?.removeAll { $0.epoch == epoch && $0.holder == holder }
+        if earlierEpochs[slice] == epoch, earlierHolders[slice] == holder { unearth(slice) }
         guard epochs[slice] == epoch, holders[slice] == holder else { return }
         replace(slice, earlierEpochs[slice], earlierHolders[slice])
+        unearth(slice)
+    }
+
+    /// Claims that stand one over the other for one slice; before the oldest, nothing is remembered.
+    private static var buriedMax: Int { 8 }
+
+    private mutating func bury(_ slice: Int) {
+        buried[slice, default: []].append((earlierEpochs[slice], earlierHolders[slice]))
+        if buried[slice, default: []].count > Self.buriedMax { buried[slice]?.removeFirst() }
+    }
+
+    private mutating func unearth(_ slice: Int) {
+        if let last = buried[slice]?.popLast() {
+            earlierEpochs[slice] = last.epoch
+            earlierHolders[slice] = last.holder
+        } else {
+            earlierHolders[slice] = .none
+        }
+        if buried[slice]?.isEmpty == true { buried[slice] = nil }
+    }
+
+    private mutating func forgetEarlier(_ slice: Int) {
+        earlierEpochs[slice] = epochs[slice]
         earlierHolders[slice] = .none
+        buried[slice] = nil
     }
 
     /// The holder says that it does not serve the slice. It may have served in that epoch by this member's vote, and
@@ -71,8 +98,7 @@ package struct HolderTable: Sendable {
             return
         }
         replace(slice, epochs[slice], .none)
-        earlierEpochs[slice] = epochs[slice]
-        earlierHolders[slice] = .none
+        forgetEarlier(slice)
     }
 
     /// A sum over the slices that `peer` holds here.

@@ -270,6 +270,137 @@ import Testing
         #expect(counters.suspended == 1)
     }
 
+    /// Somebody claimed the slice over the first node in epoch 2, and a majority has recorded the first again.
+    private func recordAgain(_ cluster: TestCluster) {
+        cluster.change(0) { shard, _ in shard.suspend(SliceEpoch(slice: cluster.slice, epoch: 2)) }
+        cluster.change(0) {
+            $0.resume(SliceEpoch(slice: cluster.slice, epoch: 3), context: cluster.context, outbox: &$1)
+        }
+    }
+
+    private func epochOfCopy(_ cluster: TestCluster, _ index: Int) -> UInt32? {
+        var epoch: UInt32?
+        cluster.look(index) { $0.copies { _, copy in epoch = copy.epoch } }
+        return epoch
+    }
+
+    @Test func `copies follow a holder that was recorded again into its epoch`() throws {
+        let cluster = try TestCluster.inSync(3)
+        cluster.request(0, .set, keys[0], "a")
+        try cluster.run()
+        recordAgain(cluster)
+        try cluster.run()
+        for index in 1...2 {
+            #expect(cluster.isInSync(index))
+            #expect(epochOfCopy(cluster, index) == 3)
+        }
+        #expect(cluster.look(0) { $0.inSyncCount(cluster.slice) } == 2)
+        #expect(cluster.request(0, .set, keys[1], "b") == .pending)
+        try cluster.run()
+        #expect(cluster.answers(0) == [.stored, .stored])
+        #expect(cluster.content(1) == cluster.content(0))
+    }
+
+    @Test func `a write that waits for a copy is not answered for it by being recorded again`() throws {
+        let cluster = try TestCluster.inSync(2)
+        cluster.request(0, .set, keys[0], "a")
+        let entries = cluster.take(to: 1)
+        recordAgain(cluster)
+        #expect(cluster.answers(0).isEmpty)
+        for message in entries { try cluster.deliver(message) }
+        #expect(cluster.answers(0).isEmpty)
+        try cluster.run()
+        #expect(cluster.answers(0) == [.stored])
+        #expect(cluster.isInSync(1))
+        #expect(cluster.content(1) == cluster.content(0))
+    }
+
+    @Test func `a copy that lacks a write does not follow, and learns`() throws {
+        let cluster = try TestCluster.inSync(2)
+        cluster.request(0, .set, keys[0], "a")
+        let entries = cluster.take(to: 1)
+        recordAgain(cluster)
+        try cluster.run()
+        #expect(!cluster.isInSync(1), "the write overtook nothing: it is behind")
+        #expect(cluster.look(0) { $0.inSyncCount(cluster.slice) } == 0)
+        for message in entries { try cluster.deliver(message) }
+        try cluster.run()
+        #expect(cluster.content(1).isEmpty)
+        cluster.pass(100)
+        try cluster.settle(0, wanted: [0, 1])
+        #expect(cluster.isInSync(1))
+        #expect(cluster.content(1) == cluster.content(0))
+    }
+
+    @Test func `a learner begins again when its holder is recorded again`() throws {
+        let cluster = TestCluster(2)
+        cluster.startEmpty(0, epoch: 1)
+        cluster.walk(0, wanted: [0, 1])
+        for message in cluster.take(to: 1) { try cluster.deliver(message) }
+        recordAgain(cluster)
+        try cluster.run()
+        #expect(!cluster.isInSync(1))
+        try cluster.settle(0, wanted: [0, 1])
+        #expect(cluster.isInSync(1))
+        #expect(epochOfCopy(cluster, 1) == 3)
+    }
+
+    @Test func `a holder counts on no copy that was left`() throws {
+        let cluster = try TestCluster.inSync(2)
+        cluster.change(1) { $0.leaveCopy(cluster.slice, of: PeerNumber(2), outbox: &$1) }
+        #expect(cluster.isInSync(1), "of another holder")
+        cluster.change(1) { $0.leaveCopy(cluster.slice, of: PeerNumber(1), outbox: &$1) }
+        #expect(!cluster.isInSync(1))
+        try cluster.run()
+        #expect(cluster.look(0) { $0.inSyncCount(cluster.slice) } == 0)
+        cluster.pass(100)
+        try cluster.settle(0, wanted: [0, 1])
+        #expect(cluster.isInSync(1))
+        #expect(cluster.look(0) { $0.inSyncCount(cluster.slice) } == 1)
+    }
+
+    @Test func `what was handed over and never claimed is taken back`() throws {
+        let cluster = try begun()
+        let lost = cluster.take(to: 1)
+        let entry = SliceEpoch(slice: cluster.slice, epoch: 2)
+        var released: [SliceEpoch] = []
+        cluster.look(0) { $0.released { entry, _, _ in released.append(entry) } }
+        #expect(released == [entry])
+        #expect(cluster.change(0) { shard, _ in shard.takeBack(SliceEpoch(slice: cluster.slice, epoch: 1)) } == nil)
+        let again = try #require(cluster.change(0) { shard, _ in shard.takeBack(entry) })
+        #expect(again == SliceEpoch(slice: cluster.slice, epoch: 3))
+        #expect(cluster.request(0, .get, keys[0]) == .elsewhere(.none), "no majority has recorded it")
+        cluster.look(0) { $0.released { _, _, _ in Issue.record("taken back twice") } }
+        cluster.change(0) { $0.resume(again, context: cluster.context, outbox: &$1) }
+        #expect(cluster.request(0, .get, keys[0]) == .done(.hit, Array("a".utf8)))
+        // The last entry was only late: the other claims in vain, and learns from who was faster.
+        for message in lost { try cluster.deliver(message) }
+        #expect(cluster.epoch(1) == 2)
+        cluster.request(0, .set, keys[0], "b")
+        cluster.pass(100)
+        try cluster.settle(0, wanted: [0, 1])
+        #expect(cluster.epoch(1) == nil)
+        #expect(cluster.isInSync(1))
+        #expect(cluster.content(1) == cluster.content(0))
+    }
+
+    @Test func `who only claims gives way to who was confirmed in the same epoch`() throws {
+        let cluster = try begun(3)
+        for message in cluster.take(to: 1) { try cluster.deliver(message) }
+        #expect(cluster.epoch(1) == 2)
+        _ = cluster.take(to: 2)
+        cluster.change(2) { shard, _ in shard.leave(cluster.slice) }
+        cluster.startEmpty(2, epoch: 2)
+        try cluster.settle(2, wanted: [2, 1])
+        #expect(cluster.epoch(1) == nil)
+        #expect(cluster.isInSync(1))
+        // One that was confirmed does not: two holders of one epoch are none of its making.
+        cluster.startEmpty(0, epoch: 2)
+        cluster.walk(2, wanted: [2, 0])
+        try cluster.run()
+        #expect(cluster.epoch(0) == 2)
+    }
+
     @Test func `what waits at a holder that is replaced has an unknown fate`() throws {
         let cluster = try TestCluster.inSync(2)
         cluster.request(0, .set, keys[0], "a")

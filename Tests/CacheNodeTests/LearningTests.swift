@@ -203,4 +203,34 @@ import Testing
         #expect(cluster.request(0, .add, keys[0], "new") == .done(.stored, []))
         #expect(cluster.request(0, .get, keys[0]) == .done(.hit, Array("new".utf8)))
     }
+
+    // MARK: - Offers that are over
+
+    /// The first offers the slice to the second, which does not hear of it in time; the frame comes late.
+    private func offeredInVain() -> (TestCluster, TestCluster.Message) {
+        let cluster = TestCluster(2)
+        cluster.startEmpty(0, epoch: 1)
+        cluster.walk(0, wanted: [0, 1])
+        let offer = cluster.network.removeFirst()
+        cluster.pass(1000)
+        cluster.advance(0)
+        return (cluster, offer)
+    }
+
+    @Test func `who learns by an offer that is over is told, and leaves`() throws {
+        let (cluster, offer) = offeredInVain()
+        try cluster.deliver(offer)
+        #expect(cluster.look(1) { $0.describeRole(cluster.slice) }.contains("learning"))
+        try cluster.run()
+        #expect(cluster.look(1) { $0.describeRole(cluster.slice) } == "outside")
+    }
+
+    @Test func `an offer that comes after a later one changes nothing`() throws {
+        let (cluster, offer) = offeredInVain()
+        try cluster.settle(0, wanted: [0, 1])
+        #expect(cluster.isInSync(1))
+        try cluster.deliver(offer)
+        #expect(cluster.isInSync(1))
+        #expect(cluster.network.isEmpty)
+    }
 }

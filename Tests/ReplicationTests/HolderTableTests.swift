@@ -102,7 +102,33 @@ import Testing
         table.withdraw(slice: 5, epoch: 4, holder: b)
         expect(table, 5, c)
         table.withdraw(slice: 5, epoch: 5, holder: c)
-        expect(table, 4, .none, "b gave it up, and what stood before b is not remembered")
+        expect(table, 3, a, "what stood before both stands again")
+    }
+
+    @Test(arguments: [[4, 5, 6], [6, 5, 4], [5, 4, 6], [5, 6, 4], [4, 6, 5], [6, 4, 5]] as [[UInt32]])
+    func `claims one over the other leave what stood before the first, in whatever order they are given up`(
+        order: [UInt32]
+    ) {
+        var table = HolderTable()
+        table.record(slice: 5, epoch: 3, holder: a, isVote: true)
+        for epoch in 4...6 as ClosedRange<UInt32> { table.record(slice: 5, epoch: epoch, holder: b, isVote: true) }
+        for (index, epoch) in order.enumerated() {
+            let left = order.suffix(from: index).max() ?? 0
+            expect(table, left, b)
+            table.withdraw(slice: 5, epoch: epoch, holder: b)
+        }
+        expect(table, 3, a)
+    }
+
+    @Test func `of very many claims one over the other the oldest is forgotten`() {
+        var table = HolderTable()
+        table.record(slice: 5, epoch: 1, holder: a, isVote: true)
+        for epoch in 2...40 as ClosedRange<UInt32> { table.record(slice: 5, epoch: epoch, holder: b, isVote: true) }
+        for epoch in (31...40 as ClosedRange<UInt32>).reversed() {
+            expect(table, epoch, b)
+            table.withdraw(slice: 5, epoch: epoch, holder: b)
+        }
+        #expect(table.holders[5] == .none, "\(table.epochs[5])")
     }
 
     @Test func `nothing stands again behind a holder's own word`() {
