@@ -131,7 +131,35 @@ extension World {
             held += census.held
         }
         if held != Slice.count { return "\(held) slices are held" }
-        return disagreement(alive)
+        return disagreement(alive) ?? missingCopy(alive)
+    }
+
+    /// A holder that waits for a copy which is none: without the holder, all that it acknowledged would be lost.
+    private func missingCopy(_ alive: [Process]) -> String? {
+        for process in alive {
+            let topology = process.control.topology
+            var missing: (slice: Int, at: Process)?
+            process.shards.withEach { shard in
+                shard.holdings { entry in
+                    for peer in shard.inSyncPeers(entry.slice) where missing == nil {
+                        guard let reference = topology.peer(peer)?.reference,
+                            let other = alive.first(where: {
+                                $0.node.id == reference.id && $0.generation == reference.generation
+                            })
+                        else { continue }
+                        let isCopy = other.shards.withShard(other.shards.index(of: entry.slice)) {
+                            $0.isSettledHere(entry.slice, asHolder: false)
+                        }
+                        if !isCopy { missing = (entry.slice, other) }
+                    }
+                }
+            }
+            if let (slice, other) = missing {
+                let role = other.shards.withShard(other.shards.index(of: slice)) { $0.describeRole(slice) }
+                return "\(process.node.name) counts on a copy of slice \(slice) at \(other.node.name), which is \(role)"
+            }
+        }
+        return nil
     }
 
     /// Who believes in a wrong holder.
@@ -153,19 +181,31 @@ extension World {
         return nil
     }
 
-    /// Logs what every node is for the first slices that nobody serves.
+    /// Logs what every node is for the first slices that nobody serves, or that keep a node from its end.
     private func describeBare() {
         let alive = nodes.compactMap(\.process)
         var held: [Bool] = Array(repeating: false, count: Slice.count)
         for process in alive { process.shards.withEach { shard in shard.holdings { held[$0.slice] = true } } }
+        for process in alive where process.control.snapshot(now: now(process)).lifecycle == .draining {
+            let engaged = held.indices.filter { slice in
+                process.shards.withShard(process.shards.index(of: slice)) { $0.describeRole(slice) != "outside" }
+            }
+            log("\(process.node.name) is draining, and still something for \(engaged.count) slices")
+            for slice in engaged.prefix(2) { describe(slice, alive) }
+        }
         for slice in held.indices.filter({ !held[$0] }).prefix(3) {
             log("nobody serves slice \(slice)")
-            for process in alive {
-                let topology = process.control.topology
-                let role = process.shards.withShard(process.shards.index(of: slice)) { $0.describeRole(slice) }
-                let holder = topology.peer(topology.holders[slice])?.name ?? "\(topology.holders[slice].value)"
-                log("    \(process.node.name): \(role); recorded: \(topology.epochs[slice]) \(holder)")
-            }
+            describe(slice, alive)
+        }
+    }
+
+    private func describe(_ slice: Int, _ alive: [Process]) {
+        log("slice \(slice)")
+        for process in alive {
+            let topology = process.control.topology
+            let role = process.shards.withShard(process.shards.index(of: slice)) { $0.describeRole(slice) }
+            let holder = topology.peer(topology.holders[slice])?.name ?? "\(topology.holders[slice].value)"
+            log("    \(process.node.name): \(role); recorded: \(topology.epochs[slice]) \(holder)")
         }
     }
 

@@ -29,8 +29,14 @@ package struct Scenario: Sendable {
         /// Until the process has ended.
         case awaitEnd(Int, UInt64)
         case flushAll
+        /// Of datagrams, in thousandths.
         case loss(UInt64)
+        /// Of all packets, in thousandths.
+        case lossOfAll(UInt64)
         case slow
+        /// Datagrams and what connections carry come late by up to so many milliseconds, datagrams out of order and
+        /// one in ten twice.
+        case late(UInt64)
         /// From here on, every error or miss is a failure (promise P4).
         case beginStrict
         case endStrict
@@ -161,7 +167,9 @@ extension Scenario {
             }
         case .flushAll: world.flushAll()
         case .loss(let thousandths): world.network.lossThousandths = thousandths
+        case .lossOfAll(let thousandths): world.loseOfAll(thousandths)
         case .slow: world.network.slowOneIn = 5
+        case .late(let milliseconds): world.delayAll(milliseconds)
         case .beginStrict: strictErrors = world.monitor.errors
         case .endStrict:
             checkStrict(world, strictErrors)
@@ -249,6 +257,19 @@ extension Scenario {
         Scenario("minority split off", [.partition([3, 4], [0, 1, 2]), .run(15_000), .heal, .settle(60_000)]),
         Scenario("one-way cut", [.cut(from: 1, to: 2), .run(10_000), .heal, .settle(60_000)]),
         Scenario("reset", [.reset(1, 2), .run(2000), .reset(0, 4), .run(500), .settle(60_000)]),
+        // Leases end everywhere, claims cross, and copies are left that nothing can prove.
+        Scenario(
+            "loss of a fifth and a restart",
+            [
+                .lossOfAll(200), .run(3000), .crash(4), .run(4000), .start(4), .run(15_000), .heal, .settle(40_000),
+                .run(2000),
+            ]
+        ),
+        Scenario(
+            "late packets and a restart",
+            nodes: 4,
+            [.late(30), .run(3000), .crash(2), .run(4000), .start(2), .run(8000), .heal, .settle(40_000), .run(2000)]
+        ),
         Scenario("flush", [.run(500), .flushAll, .run(3000), .flushAll, .run(3000)]),
     ]
 

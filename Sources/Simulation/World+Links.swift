@@ -38,7 +38,8 @@ extension World {
             let connection = newConnection(process, thread, peer: peer.number, target: target)
             thread.outgoing[peer.number] = connection
             thread.links[connection.id] = connection
-            schedule(.called(connection), after: network.delay(using: &random))
+            let lost = network.retransmissionDelay(first: 1_000_000_000, using: &random)
+            schedule(.called(connection), after: network.delay(using: &random) + lost)
         }
     }
 
@@ -131,7 +132,8 @@ extension World {
             return
         }
         if network.isBlocked(target, source) { startPatience(connection, atOpener: !toOpener) }
-        let delay = network.delay(using: &random) + extraDelay + UInt64(bytes.count) * 2
+        let lost = network.retransmissionDelay(using: &random)
+        let delay = network.delay(using: &random) + extraDelay + UInt64(bytes.count) * 2 + lost
         if toOpener {
             let at = max(connection.atOpener.lastArrival + 1, time + delay)
             connection.atOpener.lastArrival = at

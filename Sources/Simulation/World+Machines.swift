@@ -157,10 +157,29 @@ extension World {
         monitor.impaired.insert(to)
     }
 
+    /// Of all packets, on datagrams and connections, so many thousandths are lost from now on.
+    package func loseOfAll(_ thousandths: UInt64) {
+        log("of all packets \(thousandths) in a thousand are lost")
+        network.lossThousandths = thousandths
+        network.linkLossThousandths = thousandths
+        // Copies are late and left out everywhere, one after the other.
+        monitor.impaired.formUnion(nodes.indices)
+    }
+
+    /// Whatever is sent comes up to so many milliseconds late; datagrams out of order, and one in ten twice.
+    package func delayAll(_ milliseconds: UInt64) {
+        log("the network delays by up to \(milliseconds) ms")
+        network.delayMicroseconds = 1000...(milliseconds * 1000)
+        network.duplicateThousandths = 100
+    }
+
     package func heal() {
         log("the network is whole")
+        network.delayMicroseconds = Network.usualDelayMicroseconds
+        network.duplicateThousandths = Network.usualDuplicateThousandths
         network.unblockAll()
         network.lossThousandths = 5
+        network.linkLossThousandths = 0
         network.slowOneIn = 200
         release()
     }
