@@ -1,7 +1,7 @@
 import ClusterCore
 import Membership
 import PeerProtocol
-import Replication
+package import Replication
 
 // Pings and what hangs on them: this node's serving lease, the promises between holders and copies, and what every
 // member knows of the others' silence.
@@ -94,6 +94,11 @@ extension ControlPlane {
     }
 
     // MARK: - Promises to copies
+
+    /// A member to which no promises are given at the moment, though copies there still count.
+    package var excludedSoon: PeerNumber? {
+        peers.indices.first { $0 > 1 && peers[$0].promise.isExcluding }.map { PeerNumber(UInt32($0)) }
+    }
 
     /// Drops peers whose last promise has ended from every in-sync set.
     mutating func exclude(_ now: Now, _ outbox: inout Outbox, _ effects: inout [ControlEffect]) {

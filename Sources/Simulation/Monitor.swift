@@ -108,6 +108,10 @@ extension World {
             guard case .joined = snapshot.phase else { return "\(process.node.name) has not joined" }
             guard snapshot.lifecycle == .up else { return "\(process.node.name) is \(snapshot.lifecycle)" }
             guard snapshot.hasLease else { return "\(process.node.name) has no lease" }
+            if let peer = process.control.excludedSoon {
+                let name = process.control.topology.peer(peer)?.name ?? "a former member"
+                return "\(process.node.name) is about to exclude \(name)"
+            }
             if let ring, ring != snapshot.ringHash { return "\(process.node.name) has another ring" }
             ring = snapshot.ringHash
             if let damped = snapshot.members.first(where: \.record.isDamped) {

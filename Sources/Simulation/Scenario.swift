@@ -151,7 +151,10 @@ extension Scenario {
         case .resume(let index): world.resume(index)
         case .partition(let left, let right): world.partition(left, right)
         case .cut(let from, let to): world.cut(from: from, to: to)
-        case .reset(let left, let right): world.resetConnections(left, right)
+        case .reset(let left, let right):
+            world.resetConnections(left, right)
+            // Until both ends have heard of it: before that, all would seem to be well.
+            world.run(milliseconds: 5)
         case .heal: world.heal()
         case .drain(let index): world.order(.drain, index)
         case .undrain(let index): world.order(.undrain, index)
