@@ -329,7 +329,11 @@ extension ControlPlane {
     mutating func sayWithdrawn(_ outbox: inout Outbox) {
         guard !withdrawn.isEmpty else { return }
         for index in peers.indices where index > 1 && peers[index].isControlConnected && !peers[index].isGone {
-            outbox.send(.withdraw(withdrawn), to: PeerNumber(UInt32(index)))
+            // A slice may be named more than once, a frame names as many as there are.
+            for start in stride(from: 0, to: withdrawn.count, by: Slice.count) {
+                let part = withdrawn[start..<min(start + Slice.count, withdrawn.count)]
+                outbox.send(.withdraw(Array(part)), to: PeerNumber(UInt32(index)))
+            }
         }
         withdrawn = []
     }

@@ -494,6 +494,7 @@ extension ByteBuffer {
     }
 
     fileprivate mutating func append(_ entries: [SliceEpoch]) {
+        precondition(entries.count <= Slice.count, "a frame names \(entries.count) slices, more than there are")
         appendInteger(UInt32(entries.count))
         for entry in entries {
             appendSlice(entry.slice)
