@@ -184,24 +184,16 @@ extension ControlPlane {
             fresh.append(RingMember(id: record.id, weight: record.weight, zone: record.zone))
             freshNumbers.append(number)
         }
+        defer { outcome.ringChangesCoalesced = ringPace.coalesced }
         if fresh == ring.members {
-            if waitingRing != nil {
-                // What was to change has changed back.
-                waitingRing = nil
-                outcome.ringChangesCoalesced += 1
-            }
+            ringPace.settle()
             // A restarted member is the same in the ring, under another number.
             if freshNumbers != ringNumbers { adoptRing(ring, freshNumbers, now, &effects) }
             return
         }
-        if now.instant < nextRing {
-            if let waitingRing, waitingRing != fresh { outcome.ringChangesCoalesced += 1 }
-            waitingRing = fresh
-            return
-        }
-        if let waitingRing, waitingRing != fresh { outcome.ringChangesCoalesced += 1 }
-        waitingRing = nil
-        nextRing = now.instant.advanced(byMilliseconds: configuration.ringIntervalMilliseconds)
+        let (old, new) = (Set(ring.members), Set(fresh))
+        let differences = max(new.subtracting(old).count, old.subtracting(new).count)
+        guard ringPace.isDue(fresh, differences: differences, now: now.instant) else { return }
         outcome.ringChanges += 1
         adoptRing(
             Ring(members: fresh, replicas: configuration.replication.replicas),

@@ -20,8 +20,6 @@ package struct ControlConfiguration: Sendable {
     package var replication = ReplicationConfiguration()
     /// How long after a member went down its slices are copied elsewhere.
     package var fillDelayMilliseconds: UInt64 = 30_000
-    /// The ring changes at once where it has stood still for so long, and else at the end of that time.
-    package var ringIntervalMilliseconds: UInt64 = 200
     /// How long removals from the ring wait where many members go at once; 0: not at all.
     package var brakeMilliseconds: UInt64 = 30_000
     /// How many workers, hence connections of the data lane to every member.
@@ -192,9 +190,7 @@ package struct ControlPlane {
     var ring = Ring(members: [], replicas: 0)
     var ringNumbers: [PeerNumber] = []
     var wanted: [PeerNumber] = []
-    /// What the ring will be made of once its interval is over; nil where nothing waits.
-    var waitingRing: [RingMember]?
-    var nextRing: Instant
+    var ringPace: RingPace<[RingMember]>
     package internal(set) var brake: RingBrake
     package internal(set) var topology: Topology
     var isTopologyDirty = true
@@ -305,7 +301,7 @@ package struct ControlPlane {
         nextPing = now
         nextTick = now
         nextWalk = now
-        nextRing = now
+        ringPace = RingPace(now: now)
         nextSeekingNote = now.advanced(byMilliseconds: 1000)
         nextEmptyLook = now
         nextReconciliation = now

@@ -8,8 +8,10 @@ import Membership
 package struct GossipFigures {
     /// What is measured; the unit is that of `unit`.
     package enum Figure: String, CaseIterable, Sendable {
-        /// The start of all members with one seed, until all agree that all are up.
+        /// The start of all members with one seed, until all agree that all are up and have one ring.
         case formation
+        /// How many sizes of the ring the members have shown by then, all of them together.
+        case ringSizes
         /// A joiner's statement that it is up, until all know it.
         case join
         /// A member's statement that it has left, until all know it.
@@ -38,6 +40,7 @@ package struct GossipFigures {
         package var unit: String {
             switch self {
             case .formation, .join, .leave, .crash, .heal, .restart: "ms"
+            case .ringSizes: "sizes"
             case .idle: "B/s"
             case .packets: "datagrams/s"
             case .flapping, .flipflop: "a minute"
@@ -52,9 +55,6 @@ package struct GossipFigures {
     private let settled: GossipSimulator
     /// From the start of all members with three seeds to one ring, in milliseconds.
     package let formationMilliseconds: Double
-    /// How many sizes of the ring any member saw meanwhile, by the members that it held for up.
-    package let formationRingSizes: Int
-
     /// Forms a cluster; nil where it does not within two minutes of virtual time.
     package init?(count: Int, rules: GossipRules, lossPercent: Int, seed: UInt64) {
         self.count = count
@@ -70,7 +70,6 @@ package struct GossipFigures {
         )
         guard let time = simulator.run(limitMilliseconds: 120_000, until: { $0.agrees(up: count) }) else { return nil }
         formationMilliseconds = time
-        formationRingSizes = simulator.ringSizes.count
         simulator.run(milliseconds: 10_000)
         simulator.network = GossipSimulator.Network(lossPercent: lossPercent)
         settled = simulator
@@ -83,7 +82,8 @@ package struct GossipFigures {
         simulator.reseed(random.next())
         simulator.run(milliseconds: UInt64.random(in: 0...1000, using: &random))
         switch figure {
-        case .formation: return form(&random)
+        case .formation: return form(&random).milliseconds
+        case .ringSizes: return form(&random).ringSizes
         case .join: return join(&simulator)
         case .leave:
             let index = Int.random(in: 0..<count, using: &random)
@@ -121,7 +121,7 @@ package struct GossipFigures {
         }
     }
 
-    private func form(_ random: inout Xoshiro256) -> Double? {
+    private func form(_ random: inout Xoshiro256) -> (milliseconds: Double?, ringSizes: Double?) {
         var simulator = GossipSimulator.cluster(
             count,
             seedCount: 1,
@@ -129,7 +129,10 @@ package struct GossipFigures {
             configuration: settled.nodes[0].configuration
         )
         simulator.network = GossipSimulator.Network(lossPercent: lossPercent)
-        return simulator.run(limitMilliseconds: 240_000) { $0.agrees(up: self.count) }
+        let milliseconds = simulator.run(limitMilliseconds: 240_000) { simulator in
+            simulator.agrees(up: self.count) && simulator.nodes.allSatisfy { $0.ringSize == self.count }
+        }
+        return (milliseconds, milliseconds.map { _ in Double(simulator.ringSizes.count) })
     }
 
     private func join(_ simulator: inout GossipSimulator) -> Double? {

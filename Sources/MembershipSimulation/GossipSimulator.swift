@@ -81,6 +81,10 @@ package struct GossipSimulator {
         /// How often it was started.
         package fileprivate(set) var life = 0
         fileprivate var busyUntil = Instant(nanoseconds: 0)
+        /// When a node would show its ring, by how many members are up.
+        fileprivate(set) var ringPace = RingPace<Int>(now: Instant(nanoseconds: 0))
+        /// The size of the ring that it would show.
+        package fileprivate(set) var ringSize = 0
         /// What its membership says after each call.
         package var hash: UInt64 = 0
         /// When the wake-up comes that is on the queue and counts.
@@ -123,7 +127,7 @@ package struct GossipSimulator {
     package private(set) var datagramCount = 0
     /// In bytes of payload.
     package private(set) var longestDatagram = 0
-    /// By how many members were up: the nodes have seen rings of those sizes. Only counted: its order is not the seed's.
+    /// By how many members were up: the nodes have shown rings of those sizes. Only counted: its order is not the seed's.
     package private(set) var ringSizes: Set<Int> = []
     /// Calls into nodes so far: datagrams, deadlines and all else.
     package private(set) var callCount: UInt64 = 0
@@ -270,7 +274,13 @@ package struct GossipSimulator {
         callCount += 1
         nodes[index].hash = membership.hash
         nodes[index].deadline = membership.nextDeadline
-        ringSizes.insert(membership.upCount)
+        let up = membership.upCount
+        if up == nodes[index].ringSize {
+            nodes[index].ringPace.settle()
+        } else if nodes[index].ringPace.isDue(up, differences: abs(up - nodes[index].ringSize), now: now) {
+            nodes[index].ringSize = up
+            ringSizes.insert(up)
+        }
         nodes[index].membership = membership
         scheduleWake(index)
         perform(effects, of: index)

@@ -50,8 +50,7 @@ struct MembershipFigures: ParsableCommand {
                     continue
                 }
                 print(
-                    "\(count) \(rules.rawValue) formed: \(Int(measure.formationMilliseconds)) ms,"
-                        + " \(measure.formationRingSizes) ring sizes seen;"
+                    "\(count) \(rules.rawValue) formed: \(Int(measure.formationMilliseconds)) ms;"
                         + " took \(began.duration(to: clock.now))"
                 )
                 for figure in figure.isEmpty ? GossipFigures.Figure.allCases : figure {
