@@ -318,7 +318,7 @@ package struct Membership: Sendable {
         let name = table[datagram.sender]?.record.name
         if isStreamed {
             statistics.streamsReceived &+= 1
-            if isAnswerToBoth(datagram), streamed.noteStreamed(endpoint) {
+            if isAnswerToBoth(datagram), streamed.noteStreamed(endpoint, now: now) {
                 effects.append(.event(.datagramsBlocked(name: name, at: endpoint)))
             }
         } else {

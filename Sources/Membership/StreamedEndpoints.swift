@@ -12,8 +12,13 @@ struct StreamedEndpoints: Sendable {
     static let endpointsMax = 4096
     /// So many words over TCP without one by UDP between them show that UDP does not pass.
     static let proofs = 3
+    /// Words that come closer together count as one: what waited for a process that was about to start, or stood still,
+    /// comes all at once, and by TCP first.
+    static let proofSpacingMilliseconds: UInt64 = 200
 
     private var counts: [Endpoint: Int] = [:]
+    /// When the last word of an endpoint counted.
+    private var countedAt: [Endpoint: Instant] = [:]
 
     func contains(_ endpoint: Endpoint) -> Bool {
         // Nobody, at most times.
@@ -24,16 +29,21 @@ struct StreamedEndpoints: Sendable {
     var count: Int { counts.values.count { $0 >= Self.proofs } }
 
     /// A word came over TCP. Returns whether UDP is known to be blocked from now on.
-    mutating func noteStreamed(_ endpoint: Endpoint) -> Bool {
+    mutating func noteStreamed(_ endpoint: Endpoint, now: Instant) -> Bool {
         let known = counts[endpoint] ?? 0
-        guard known > 0 || counts.count < Self.endpointsMax else { return false }
-        counts[endpoint] = min(known + 1, Self.proofs)
+        guard known > 0 || counts.count < Self.endpointsMax, known < Self.proofs else { return false }
+        if let last = countedAt[endpoint], now.milliseconds(since: last) < Self.proofSpacingMilliseconds {
+            return false
+        }
+        counts[endpoint] = known + 1
+        countedAt[endpoint] = known + 1 < Self.proofs ? now : nil
         return known + 1 == Self.proofs
     }
 
     /// An answer came by UDP. Returns whether that is news.
     mutating func notePassed(_ endpoint: Endpoint) -> Bool {
         if counts.isEmpty { return false }
+        countedAt[endpoint] = nil
         return (counts.removeValue(forKey: endpoint) ?? 0) >= Self.proofs
     }
 }

@@ -147,11 +147,25 @@ import Testing
         #expect(pair.count(.datagramsBlocked) == 0)
     }
 
+    @Test func `what comes over TCP all at once is one proof`() {
+        var streamed = StreamedEndpoints()
+        let endpoint = Endpoint(.v4(1), port: 1)
+        let start = Instant(nanoseconds: 1 << 40)
+        for time in [0, 1, 2, 150, 199, 200, 201, 399] as [UInt64] {
+            let isProven = streamed.noteStreamed(endpoint, now: start.advanced(byMilliseconds: time))
+            #expect(!isProven, "\(time)")
+        }
+        let proofs = [400, 800].map { streamed.noteStreamed(endpoint, now: start.advanced(byMilliseconds: $0)) }
+        #expect(proofs == [true, false], "known already")
+        #expect(streamed.contains(endpoint))
+    }
+
     @Test func `what is counted has a limit`() {
         var streamed = StreamedEndpoints()
         for index in 0..<10_000 {
-            for _ in 0..<StreamedEndpoints.proofs {
-                _ = streamed.noteStreamed(Endpoint(.v4(UInt32(index)), port: 1))
+            for proof in 0..<UInt64(StreamedEndpoints.proofs) {
+                let now = Instant(nanoseconds: proof * StreamedEndpoints.proofSpacingMilliseconds * 1_000_000)
+                _ = streamed.noteStreamed(Endpoint(.v4(UInt32(index)), port: 1), now: now)
             }
         }
         #expect(streamed.count == StreamedEndpoints.endpointsMax)
