@@ -94,7 +94,9 @@ extension Membership {
         statistics.probesSent &+= 1
         // The accused hears of it first: that gives it the most time to refute.
         var entries: [GossipEntry] = []
-        if let verdict = peer.verdict {
+        if configuration.ablations.contains(.buddy) {
+            // News spreads as all other does.
+        } else if let verdict = peer.verdict {
             entries = [.record(verdict.record, ageSeconds: verdict.ageSeconds)]
         } else if peer.record.liveness != .alive {
             entries = [entry(for: peer, now: now)]
@@ -348,7 +350,7 @@ extension Membership {
     /// What lay in the inbox for more than a quarter of the probe interval shows that this node is slow, as a late clock
     /// does.
     mutating func noteInboxAge(_ ageNanoseconds: UInt64, now: Instant) {
-        guard ageNanoseconds > 0 else { return }
+        guard ageNanoseconds > 0, !configuration.ablations.contains(.ownSlowness) else { return }
         statistics.inboxAgeMaxMicroseconds = max(statistics.inboxAgeMaxMicroseconds, ageNanoseconds / 1000)
         guard ageNanoseconds / 1_000_000 > configuration.probeIntervalMilliseconds / 4 else { return }
         statistics.datagramsReadLate &+= 1

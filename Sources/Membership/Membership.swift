@@ -451,6 +451,7 @@ package struct Membership: Sendable {
     }
 
     mutating func noteLateness(_ now: Instant) {
+        if configuration.ablations.contains(.ownSlowness) { return }
         latenessNanoseconds = max(latenessNanoseconds, now.nanoseconds(since: nextDeadline))
     }
 

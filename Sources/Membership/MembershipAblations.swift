@@ -15,4 +15,8 @@ package struct MembershipAblations: OptionSet, Hashable, Sendable {
     package static let majorityToForm = MembershipAblations(rawValue: 1 << 3)
     /// Datagrams of other clusters are taken.
     package static let clusterName = MembershipAblations(rawValue: 1 << 4)
+    /// Who is accused is not told so first, with the ping itself.
+    package static let buddy = MembershipAblations(rawValue: 1 << 5)
+    /// A node does not notice that it stood still, nor that datagrams lay in its socket.
+    package static let ownSlowness = MembershipAblations(rawValue: 1 << 6)
 }

@@ -30,9 +30,16 @@ package struct GossipFigures {
         /// One member stands still for 2 s, runs for 1 s, and so on: how often a minute another one's ring changes, after
         /// the first minute, where the ring drops at once who is down.
         case flapping
-        /// The same where one member is cut off for 20 s and reachable for 20 s. Of both, none where a healthy one leaves
-        /// the ring.
+        /// The same where one member is cut off for 20 s and reachable for 20 s.
         case flipflop
+        /// The same where one in a hundred members, at least one, loses 80 % of what is sent to it and by it. Of all three,
+        /// never where a healthy one leaves the ring.
+        case lossy
+        /// Ten members join and ten others crash at once: bytes that a member sends in a second, payload and 28 for IPv4
+        /// and UDP, in the half minute from then on: the 99th percentile over members and seconds.
+        case churn
+        /// The greatest of those.
+        case churnMost
         /// A tenth of the members stand still for 1 to 5 s, and run as long in between, for ten minutes: members that
         /// never stood still and were held for down by one that was.
         case stalls
@@ -43,7 +50,8 @@ package struct GossipFigures {
             case .ringSizes: "sizes"
             case .idle: "B/s"
             case .packets: "datagrams/s"
-            case .flapping, .flipflop: "a minute"
+            case .churn, .churnMost: "B/s"
+            case .flapping, .flipflop, .lossy: "a minute"
             case .stalls: "convictions"
             }
         }
@@ -100,6 +108,9 @@ package struct GossipFigures {
         case .flapping: return ringChanges(&simulator, &random, minutes: 5, outMilliseconds: 2000, inMilliseconds: 1000)
         case .flipflop:
             return ringChanges(&simulator, &random, minutes: 10, outMilliseconds: 20_000, inMilliseconds: 20_000)
+        case .lossy: return ringChangesWithLossyMembers(&simulator, &random)
+        case .churn: return churn(&simulator, &random).map { Double($0[$0.count * 99 / 100]) }
+        case .churnMost: return churn(&simulator, &random).map { Double($0[$0.count - 1]) }
         case .stalls: return stalls(&simulator, &random)
         }
     }
@@ -226,6 +237,59 @@ package struct GossipFigures {
             ring = fresh
         }
         return Double(changes) / Double(minutes - 1)
+    }
+
+    private func ringChangesWithLossyMembers(
+        _ simulator: inout GossipSimulator,
+        _ random: inout Xoshiro256
+    ) -> Double? {
+        let minutes = 5
+        let drawn = Array((0..<count).shuffled(using: &random).prefix(max(1, count / 100)))
+        let sick = Set(drawn.map { simulator.nodes[$0].record.id })
+        for index in drawn {
+            _ = simulator.begin(.loss(from: index, to: nil, percent: 80))
+            _ = simulator.begin(.loss(from: nil, to: index, percent: 80))
+        }
+        guard let observer = (0..<count).first(where: { !drawn.contains($0) }) else { return nil }
+        var ring: [NodeID] = []
+        var changes = 0
+        for step in 0..<(minutes * 6000) {
+            simulator.run(milliseconds: 10)
+            guard let membership = simulator.nodes[observer].membership else { return nil }
+            let fresh = membership.ringMembers(now: simulator.now).map(\.id)
+            if fresh.count(where: { !sick.contains($0) }) < count - sick.count { return nil }
+            if fresh != ring, step > 6000 { changes += 1 }
+            ring = fresh
+        }
+        return Double(changes) / Double(minutes - 1)
+    }
+
+    /// What each member sent in each of thirty seconds, the least first.
+    private func churn(_ simulator: inout GossipSimulator, _ random: inout Xoshiro256) -> [UInt64]? {
+        let most = 10
+        guard count > 2 * most else { return nil }
+        for index in (3..<count).shuffled(using: &random).prefix(most) { simulator.crash(index) }
+        for _ in 0..<most {
+            let seeds = (0..<3).map { GossipSimulator.seed($0) }
+            simulator.start(simulator.add(seeds: seeds, configuration: simulator.nodes[0].configuration))
+        }
+        func sent() -> [UInt64?] {
+            simulator.nodes.map { node in
+                guard node.isRunning, let statistics = node.membership?.statistics else { return nil }
+                return statistics.bytesSent + 28 * statistics.datagramsSent
+            }
+        }
+        var amounts: [UInt64] = []
+        var before = sent()
+        for _ in 0..<30 {
+            simulator.run(milliseconds: 1000)
+            let after = sent()
+            for (earlier, later) in zip(before, after) {
+                if let earlier, let later { amounts.append(later - earlier) }
+            }
+            before = after
+        }
+        return amounts.sorted()
     }
 
     private func stalls(_ simulator: inout GossipSimulator, _ random: inout Xoshiro256) -> Double? {

@@ -18,8 +18,8 @@ package struct GossipSimulator {
 
     /// A fault of the network that is in force, besides `network`; several may be at once.
     package enum LinkFault: Hashable, Sendable {
-        /// So many in a hundred datagrams are lost from one node to another; nil stands for all nodes. 100 is a cut, which
-        /// breaks connections too.
+        /// So many in a hundred datagrams are lost from one node to another; nil stands for all nodes. From 50 on no
+        /// connection comes about either; 100 is a cut.
         case loss(from: Int?, to: Int?, percent: Int)
         /// Nodes inside and nodes outside do not hear each other; those beyond the end of the list are outside.
         case split(inside: [Bool])
@@ -514,12 +514,16 @@ package struct GossipSimulator {
         return holders.first { nodes[$0].isRunning } ?? holders.first
     }
 
+    /// Of so many percent lost, one way, no connection comes about in any time that matters: opening one and saying one
+    /// thing takes five packets in a row, or seconds of the kernel's patience.
+    private static var lossWithoutConnections: Int { 50 }
+
     /// Whether a connection between two addresses would come about.
     private func isConnected(_ left: Endpoint, _ right: Endpoint) -> Bool {
         guard !linkFaults.isEmpty, let first = holder(of: left), let second = holder(of: right) else { return true }
         return linkFaults.allSatisfy { _, fault in
             switch fault {
-            case .loss(let from, let to, 100):
+            case .loss(let from, let to, let percent) where percent >= Self.lossWithoutConnections:
                 (from ?? first != first || to ?? second != second) && (from ?? second != second || to ?? first != first)
             case .split(let inside): isInside(first, inside) == isInside(second, inside)
             case .loss, .jitter, .duplicates, .corruption, .truncation: true
