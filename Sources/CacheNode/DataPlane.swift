@@ -38,6 +38,8 @@ package struct CommandCounters: Hashable, Sendable {
     package var timedOut: UInt64 = 0
     package var ambiguous: UInt64 = 0
     package var served: UInt64 = 0
+    /// Of those, writes that were sent in an epoch that is over, and refused.
+    package var outdated: UInt64 = 0
 
     package init() {}
 
@@ -64,6 +66,7 @@ package struct CommandCounters: Hashable, Sendable {
         timedOut += other.timedOut
         ambiguous += other.ambiguous
         served += other.served
+        outdated += other.outdated
     }
 }
 
@@ -323,7 +326,7 @@ package struct DataPlane: ~Copyable {
         bytes.storeBytes(of: fresh.littleEndian, toByteOffset: RequestFrame.idOffset, as: UInt64.self)
         bytes.storeBytes(of: topology.ringHash.littleEndian, toByteOffset: RequestFrame.ringHashOffset, as: UInt64.self)
         bytes.storeBytes(
-            of: topology.epochs[request.slice].littleEndian,
+            of: max(topology.epochs[request.slice], request.epoch).littleEndian,
             toByteOffset: RequestFrame.epochOffset,
             as: UInt32.self
         )
@@ -463,7 +466,11 @@ package struct DataPlane: ~Copyable {
         case .notHolder:
             requests[response.id]?.attempts += 1
             let hint = holder(namedIn: response.value)
-            if request.attempts == 0, hint != .none, hint != peer {
+            if hint == peer, response.number > UInt64(request.epoch), let epoch = UInt32(exactly: response.number) {
+                // It serves the slice, in an epoch that this node did not know.
+                requests[response.id]?.epoch = epoch
+                forward(response.id, to: peer, context: context, outbox: &outbox)
+            } else if request.attempts == 0, hint != .none, hint != peer {
                 if hint == topology.own {
                     executeHere(response.id, request, context: context, outbox: &outbox)
                 } else {
@@ -558,6 +565,12 @@ package struct DataPlane: ~Copyable {
         let index = shards.index(of: slice)
         let shard = shards.lock(index)
         defer { shards.unlock(index) }
+        let later = shard.pointee.laterEpoch(than: frame, slice: slice)
+        if later > 0 {
+            counts.pointee.outdated += 1
+            refuse(frame, link, named: topology.own, epoch: later, &outbox)
+            return
+        }
         let execution = shard.pointee.execute(
             frame,
             hash: hash,
@@ -587,16 +600,22 @@ package struct DataPlane: ~Copyable {
             break
         case .elsewhere(let hint):
             let known = hint == .none ? topology.holders[slice] : hint
-            var name = ByteBuffer(capacity: 32)
-            if known != .none, known != topology.own, let peer = topology.peer(known) { name.append(peer.reference) }
-            outbox.send(to: .link(link)) {
-                ResponseFrame(
-                    id: frame.id,
-                    status: .notHolder,
-                    number: UInt64(topology.epochs[slice]),
-                    value: name.bytes
-                ).append(to: &$0)
-            }
+            refuse(frame, link, named: known == topology.own ? .none : known, epoch: topology.epochs[slice], &outbox)
+        }
+    }
+
+    /// Tells another node whom to ask, and in which epoch: this node itself, where the request is of an earlier one.
+    private func refuse(
+        _ frame: RequestFrame,
+        _ link: UInt32,
+        named peer: PeerNumber,
+        epoch: UInt32,
+        _ outbox: inout Outbox
+    ) {
+        var name = ByteBuffer(capacity: 32)
+        if peer != .none, let peer = topology.peer(peer) { name.append(peer.reference) }
+        outbox.send(to: .link(link)) {
+            ResponseFrame(id: frame.id, status: .notHolder, number: UInt64(epoch), value: name.bytes).append(to: &$0)
         }
     }
 

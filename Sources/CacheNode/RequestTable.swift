@@ -28,6 +28,8 @@ struct PendingRequest {
     var sentAt = Instant(nanoseconds: 0)
     /// How often a node said that it does not hold the slice, since the request was parked last.
     var attempts = 0
+    /// The epoch in which a holder said that it serves the slice, where this node's topology does not know it yet.
+    var epoch: UInt32 = 0
     /// Whether the session's order counts it.
     var isOrdered = false
 

@@ -211,6 +211,17 @@ package struct ShardPlane: ~Copyable {
         service[slice &- slices.lowerBound] != Service.none.rawValue && context.mayServe
     }
 
+    /// The epoch in which this node serves the slice, where it does and the request was sent in an earlier one; else 0.
+    ///
+    /// A write may have lain on a connection through a split, or a pause, while whoever sent it asked another holder
+    /// and heard that it was done. Carried out now, it would undo what came after it. Reads that nobody waits for any
+    /// more do no harm.
+    func laterEpoch(than frame: RequestFrame, slice: Int) -> UInt32 {
+        guard frame.verb != .get else { return 0 }
+        let served = servedEpochs[slice - slices.lowerBound]
+        return served > frame.epoch ? served : 0
+    }
+
     /// Runs a request on the slice that it concerns. `frame.key` and `frame.value` need to live for the call only.
     package mutating func execute(
         _ frame: RequestFrame,

@@ -488,7 +488,7 @@ final class ControlLoop: LinkOwner, GossipStreamOwner {
             linkTable.accept(greeting.descriptor, peer: peer, bytes: rest, seal: seal?.handOver())
         case .data:
             let worker = shared.workers[Int(caller.worker) % shared.workers.count]
-            worker.post(.link(greeting.descriptor, peer, rest, seal?.handOver()))
+            worker.post(.link(greeting.descriptor, peer, worker: caller.worker, rest, seal?.handOver()))
         case .exchange, .gossip: break
         }
     }

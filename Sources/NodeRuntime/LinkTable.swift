@@ -38,6 +38,8 @@ final class Link: EventHandler {
     let number: UInt32
     let peer: PeerNumber
     let isOutgoing: Bool
+    /// Which of the peer's threads opened it, where the peer did: its control thread, or that worker.
+    let caller: UInt8
     let descriptor: Int32
     /// Outlives its links: whoever has it closes all of them before it goes.
     private unowned(unsafe) let table: LinkTable
@@ -59,11 +61,13 @@ final class Link: EventHandler {
         number: UInt32,
         peer: PeerNumber,
         isOutgoing: Bool,
+        caller: UInt8,
         descriptor: Int32,
         endpoint: Endpoint,
         seal: SealedConnection?,
         table: LinkTable
     ) {
+        self.caller = caller
         self.seal = seal
         self.number = number
         self.peer = peer
@@ -259,14 +263,26 @@ final class LinkTable {
         }
     }
 
-    /// Takes a connection that a member opened; `bytes` came behind its first frame.
-    func accept(_ descriptor: Int32, peer: PeerNumber, bytes: [UInt8], seal: SealedConnection.Handed?) {
+    /// Takes a connection that a member opened, by its worker `caller` where it is one of the data lane; `bytes` came
+    /// behind its first frame.
+    func accept(
+        _ descriptor: Int32,
+        peer: PeerNumber,
+        caller: UInt8 = 0,
+        bytes: [UInt8],
+        seal: SealedConnection.Handed?
+    ) {
+        // What the same thread sent on an earlier connection must not be read after what it sends on this one: it has
+        // given that up, and asked others, or asks again.
+        for link in Array(links.values) where !link.isOutgoing && link.peer == peer && link.caller == caller {
+            close(link)
+        }
         guard let endpoint = try? Socket.peerEndpoint(of: descriptor) else {
             Socket.close(descriptor)
             return
         }
         let sealed = seal.map { SealedConnection($0) }
-        let link = add(descriptor, peer: peer, isOutgoing: false, endpoint: endpoint, seal: sealed)
+        let link = add(descriptor, peer: peer, isOutgoing: false, caller: caller, endpoint: endpoint, seal: sealed)
         owner.hello.append(to: &link.output.pointee.buffer)
         touch(link)
         link.accept(bytes)
@@ -276,6 +292,7 @@ final class LinkTable {
         _ descriptor: Int32,
         peer: PeerNumber,
         isOutgoing: Bool,
+        caller: UInt8 = 0,
         endpoint: Endpoint,
         seal: SealedConnection?
     ) -> Link {
@@ -285,6 +302,7 @@ final class LinkTable {
             number: counter,
             peer: peer,
             isOutgoing: isOutgoing,
+            caller: caller,
             descriptor: descriptor,
             endpoint: endpoint,
             seal: seal,

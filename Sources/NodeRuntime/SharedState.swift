@@ -119,8 +119,8 @@ final class WorkerPort: Sendable {
     enum Message: Sendable {
         /// A client's connection.
         case client(Int32)
-        /// A member's connection of the data lane; the bytes came behind its first frame.
-        case link(Int32, PeerNumber, [UInt8], SealedConnection.Handed?)
+        /// A connection of the data lane that a member's worker opened; the bytes came behind its first frame.
+        case link(Int32, PeerNumber, worker: UInt8, [UInt8], SealedConnection.Handed?)
         /// Connections go over to these keys.
         case keys(KeyRing)
         case topology(Topology)

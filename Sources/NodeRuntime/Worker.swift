@@ -161,8 +161,8 @@ final class Worker: LinkOwner {
     private func take(_ message: WorkerPort.Message) {
         switch message {
         case .client(let descriptor): open(descriptor)
-        case .link(let descriptor, let peer, let bytes, let seal):
-            links.accept(descriptor, peer: peer, bytes: bytes, seal: seal)
+        case .link(let descriptor, let peer, let caller, let bytes, let seal):
+            links.accept(descriptor, peer: peer, caller: caller, bytes: bytes, seal: seal)
         case .keys(let ring): links.adopt(ring)
         case .topology(let topology):
             plane.pointee.adopt(topology, context: context, outbox: &outbox.pointee)

@@ -276,8 +276,8 @@ extension Scenario {
         Scenario("flush", [.run(500), .flushAll, .run(3000), .flushAll, .run(3000)]),
     ]
 
-    /// A schedule of faults drawn from the seed.
-    package static func random(seed: UInt64) -> Scenario {
+    /// A schedule of faults drawn from the seed; with `links`, of losses and delays on connections among them.
+    package static func random(seed: UInt64, links: Bool = false) -> Scenario {
         var random = Xoshiro256(seed: seed ^ 0x7363_656e_6172_696f)
         let nodes = [3, 5, 5, 5, 6, 7].randomElement(using: &random) ?? 5
         let replicas = [0, 1, 1, 1, 2].randomElement(using: &random) ?? 1
@@ -290,8 +290,10 @@ extension Scenario {
         }
         func time(_ range: ClosedRange<UInt64>) -> UInt64 { UInt64.random(in: range, using: &random) }
         let isSequential = Bool.random(using: &random)
+        /// One after the other, each fault ends before the next; else it may last into others.
+        func mended() -> [Step] { isSequential || Bool.random(using: &random) ? [.heal] : [] }
         for _ in 0..<Int.random(in: 2...6, using: &random) {
-            switch Int.random(in: 0..<13, using: &random) {
+            switch Int.random(in: 0..<(links ? 19 : 13), using: &random) {
             case 0:
                 let victim = node()
                 steps += [.crash(victim), .run(time(10...12_000)), .start(victim)]
@@ -323,6 +325,8 @@ extension Scenario {
             case 9: steps += [.loss(time(50...300)), .run(time(1000...10_000)), .heal]
             case 10: steps += [.slow, .run(time(1000...5000)), .heal]
             case 11: steps += [.addNode]
+            case 13, 14, 15, 16: steps += [.lossOfAll(time(20...300)), .run(time(500...10_000))] + mended()
+            case 17, 18: steps += [.late(time(2...60)), .run(time(500...8000))] + mended()
             default: steps += [.flushAll]
             }
             if isSequential {
@@ -332,6 +336,12 @@ extension Scenario {
                 steps += [.run(time(10...3000))]
             }
         }
-        return Scenario("random \(seed)", nodes: nodes, replicas: replicas, workers: workers, steps)
+        return Scenario(
+            "\(links ? "links" : "random") \(seed)",
+            nodes: nodes,
+            replicas: replicas,
+            workers: workers,
+            steps
+        )
     }
 }

@@ -252,6 +252,13 @@ extension World {
         }
         connection.acceptorThread = thread.index
         connection.acceptorPeer = peer
+        // What the peer's thread sent on an earlier connection must not be read after what it sends on this one.
+        for earlier in connections
+        where earlier !== connection && earlier.acceptor === process && earlier.opener === connection.opener
+            && earlier.openerThread == connection.openerThread
+        {
+            close(earlier, by: process, process.threads[earlier.acceptorThread])
+        }
         thread.links[connection.id] = connection
         var buffer = ByteBuffer()
         self.hello(process, thread).append(to: &buffer)

@@ -63,10 +63,14 @@ struct Cluster: ParsableCommand {
     @Flag(help: "All stories.")
     var scenarios = false
 
+    @Flag(help: "Random schedules of faults with losses and delays on connections too.")
+    var links = false
+
     func validate() throws {
         if let scenario, !Scenario.all.contains(where: { $0.name == scenario }) {
             throw ValidationError("no story is called '\(scenario)'; --help lists them")
         }
+        if links, scenario != nil || scenarios { throw ValidationError("--links draws schedules, and tells no story") }
     }
 
     func run() throws {
@@ -79,7 +83,7 @@ struct Cluster: ParsableCommand {
             } else if let scenario {
                 chosen = Scenario.all.filter { $0.name == scenario }
             } else {
-                chosen = [Scenario.random(seed: seed)]
+                chosen = [Scenario.random(seed: seed, links: links)]
             }
             for scenario in chosen {
                 if run(scenario, seed) { passed += 1 } else { failed += 1 }

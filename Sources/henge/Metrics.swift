@@ -68,6 +68,11 @@ enum Metrics {
         }
         page.counter("henge_forwarded_requests_total", "Requests sent to other nodes.", commands.forwarded)
         page.counter("henge_served_requests_total", "Requests of other nodes' clients.", commands.served)
+        page.counter(
+            "henge_outdated_requests_total",
+            "Writes of other nodes' clients that were sent before the slice changed its holder, and refused.",
+            commands.outdated
+        )
         page.counter("henge_parked_requests_total", "Times a request waited for a holder.", commands.parked)
         page.counter("henge_timed_out_requests_total", "Requests given up.", commands.timedOut)
         page.counter(

@@ -287,14 +287,15 @@ import Testing
         _ worker: TestWorker,
         _ verb: RequestFrame.Verb,
         _ key: String,
-        _ value: String = ""
+        _ value: String = "",
+        epoch: UInt32 = 9
     ) throws
         -> (status: ReplyStatus, value: [UInt8])
     {
         worker.outbox.removeAll()
         Array(key.utf8).withUnsafeBytes { key in
             Array(value.utf8).withUnsafeBytes { value in
-                let frame = RequestFrame(id: 5, ringHash: 0, epoch: 0, verb: verb, key: key, value: value)
+                let frame = RequestFrame(id: 5, ringHash: 0, epoch: epoch, verb: verb, key: key, value: value)
                 worker.plane.receive(frame, link: 8, context: worker.context, outbox: &worker.outbox)
             }
         }
@@ -325,6 +326,41 @@ import Testing
         let nobody = try serve(self.worker(nil), .get, "far")
         #expect(nobody.status == .notHolder)
         #expect(nobody.value.isEmpty)
+    }
+
+    @Test func `a write that was sent in an earlier epoch is refused, by who serves the slice now`() throws {
+        let worker = worker()
+        var own = ByteBuffer()
+        own.append(TestWorker.reference(TestWorker.own))
+        for verb in [.set, .delete, .touch, .flush] as [RequestFrame.Verb] {
+            let late = try serve(worker, verb, "near", "l", epoch: 8)
+            #expect(late.status == .notHolder, "\(verb)")
+            #expect(late.value == own.array())
+        }
+        #expect(worker.plane.counters.outdated == 4)
+        #expect(try serve(worker, .get, "near", epoch: 8).status == .miss, "a late read does no harm")
+        #expect(try serve(worker, .set, "near", "n", epoch: 9).status == .stored)
+        #expect(try serve(worker, .get, "near").value == Array("n".utf8))
+    }
+
+    @Test func `who is told of a later epoch asks again in it`() throws {
+        let worker = worker()
+        let client = TestClient(worker)
+        client.send("set far 0 0 1\r\na\r\n")
+        let asked = try #require(try worker.takeForwarded().first)
+        var name = ByteBuffer()
+        name.append(TestWorker.reference(asked.peer))
+        worker.respond(asked, .notHolder, name.array(), number: 12)
+        let again = try #require(try worker.takeForwarded(epoch: 12).first)
+        #expect(again.peer == asked.peer)
+        #expect(again.id != asked.id)
+        // Once more, and in the same epoch it would be no news.
+        worker.respond(again, .notHolder, name.array(), number: 12)
+        #expect(try worker.takeForwarded().isEmpty)
+        worker.pass(2)
+        let last = try #require(try worker.takeForwarded(epoch: 12).first)
+        worker.respond(last, .stored)
+        #expect(client.take() == "STORED\r\n")
     }
 
     @Test func `a write that waits for copies is answered when they have it`() throws {

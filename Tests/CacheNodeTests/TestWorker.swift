@@ -98,8 +98,8 @@ final class TestWorker {
         var key: String
     }
 
-    /// Takes the requests that were sent to other nodes.
-    func takeForwarded() throws -> [Forwarded] {
+    /// Takes the requests that were sent to other nodes, in that epoch.
+    func takeForwarded(epoch: UInt32 = 9) throws -> [Forwarded] {
         var found: [Forwarded] = []
         for send in outbox.sends {
             guard case .peer(let peer) = send.target else { continue }
@@ -108,7 +108,7 @@ final class TestWorker {
             #expect(kind == .request)
             let frame = try RequestFrame(body)
             #expect(frame.ringHash == 77)
-            #expect(frame.epoch == 9)
+            #expect(frame.epoch == epoch)
             found.append(
                 Forwarded(peer: peer, id: frame.id, verb: frame.verb, key: String(decoding: frame.key, as: UTF8.self))
             )
