@@ -59,12 +59,15 @@ package struct ClusterStatus: Codable, Hashable, Sendable {
 package struct RingSummary: Codable, Hashable, Sendable {
     /// Equal on nodes that see the same ring.
     package var hash: HexHash
+    /// How many members it has; not those that are damped, and for a moment not those whose change waits for others.
+    package var members: Int
     package var slices: SliceCounts
     /// Why the answering node takes nobody out of the ring for now; nil where it does.
     package var brake: BrakeStatus?
 
-    package init(hash: HexHash, slices: SliceCounts, brake: BrakeStatus? = nil) {
+    package init(hash: HexHash, members: Int, slices: SliceCounts, brake: BrakeStatus? = nil) {
         self.hash = hash
+        self.members = members
         self.slices = slices
         self.brake = brake
     }

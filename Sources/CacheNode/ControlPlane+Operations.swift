@@ -72,6 +72,8 @@ package struct MemberView: Sendable {
 /// What `status` shows of the cluster, as this node knows it.
 package struct ClusterSnapshot: Sendable {
     package var ringHash: UInt64
+    /// How many members the ring has.
+    package var ringSize: Int
     package var settled: Int
     package var moving: Int
     package var short: Int
@@ -566,6 +568,7 @@ extension ControlPlane {
         if case .running = phase {} else { reasons.append("stopping") }
         return ClusterSnapshot(
             ringHash: ring.hash,
+            ringSize: ring.members.count,
             settled: totals.settled,
             moving: totals.moving,
             short: totals.short,

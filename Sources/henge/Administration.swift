@@ -51,6 +51,7 @@ final class Administration: NodeAdministration {
                 ? (snapshot?.isSafe == true ? "safe" : "available") : settings.partition.rawValue,
             ring: RingSummary(
                 hash: HexHash(snapshot?.ringHash ?? 0),
+                members: snapshot?.ringSize ?? 0,
                 slices: SliceCounts(
                     total: Slice.count,
                     settled: snapshot?.settled ?? 0,

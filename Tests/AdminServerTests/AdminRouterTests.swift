@@ -29,8 +29,8 @@ private func text(_ response: AdminResponse) -> String { String(decoding: respon
                 {"cluster":"prod","members":[{"admin":"10.0.0.1:11213","bytes":100,"client":"10.0.0.1:11211",\
                 "cluster":"10.0.0.1:11212","copies":9,"damped":false,"generation":7,"id":"00000000000000010000000000000002",\
                 "items":3,"lifecycle":"up","liveness":"alive","memory":1000,"name":"n1","primaries":5,"weight":1,"zone":"r1"}],\
-                "node":"n1","partition":"safe","ready":true,"replicas":1,"ring":{"hash":"000000007f3c9a41","slices":\
-                {"moving":412,"settled":15972,"short":0,"total":16384,"unavailable":0}},"tasks":[{"bytes":99,"done":6,\
+                "node":"n1","partition":"safe","ready":true,"replicas":1,"ring":{"hash":"000000007f3c9a41","members":3,\
+                "slices":{"moving":412,"settled":15972,"short":0,"total":16384,"unavailable":0}},"tasks":[{"bytes":99,"done":6,\
                 "id":"8c1f","kind":"drain","node":"n3","state":"running","total":10}],"version":"9.9"}
 
                 """

@@ -18,6 +18,7 @@ struct FakeNode: NodeAdministration {
             partition: "safe",
             ring: RingSummary(
                 hash: HexHash(0x7f3c_9a41),
+                members: 3,
                 slices: SliceCounts(total: 16384, settled: 15972, moving: 412, short: 0, unavailable: 0)
             ),
             members: [

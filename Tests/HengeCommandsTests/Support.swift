@@ -115,6 +115,7 @@ func cluster(
         partition: "safe",
         ring: RingSummary(
             hash: HexHash(0x7f3c_9a41_0000_0001),
+            members: 3,
             slices: SliceCounts(total: 16384, settled: settled, moving: 16384 - settled, short: 0, unavailable: 0)
         ),
         members: members,

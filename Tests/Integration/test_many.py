@@ -45,7 +45,11 @@ class ManyNodesTest(ClusterTest):
         return time.monotonic() - began
 
     def wait_formed(self, cluster: nodes.Cluster) -> float:
-        return self.wait_all(cluster, "one ring of all", lambda status: len(nodes.up(status)) == COUNT)
+        return self.wait_all(
+            cluster,
+            "one ring of all",
+            lambda status: status["ring"]["members"] == len(nodes.up(status)) == COUNT,
+        )
 
     @staticmethod
     def liveness(status: dict, name: str) -> str:

@@ -312,7 +312,8 @@ class Cluster:
             found = {}
             for name in wanted:
                 status = self.status(name)
-                if up(status, joining) != wanted:
+                damped = sum(member["damped"] for member in status["members"])
+                if up(status, joining) != wanted or status["ring"]["members"] != len(wanted) - damped:
                     return None
                 found[status["ring"]["hash"]] = name
             return next(iter(found)) if len(found) == 1 else None
