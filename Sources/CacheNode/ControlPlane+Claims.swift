@@ -619,6 +619,59 @@ extension ControlPlane {
                 >= configuration.replication.leaseEndedMilliseconds
     }
 
+    // MARK: - Giving up
+
+    /// Epochs go on at the next multiple of this, where others' memory of them is lost: that is beyond all that they can
+    /// have recorded in one life.
+    private static var epochsSkipped: UInt32 { 1 << 16 }
+
+    /// Ends a standstill that nobody else could end.
+    ///
+    /// Where more members have restarted at once than are left, those who are left cannot tell what the others had
+    /// recorded, and the restarted are not settled before somebody serves. While one of them is away it may come back
+    /// with what it knows. Once all are there, nothing can be learned any more: whatever was recorded without this node
+    /// was recorded for a life that is over, or for one of those who are left and give up as well. So this node gives up
+    /// all that it holds, and the slices start empty. Misses, never an old value.
+    mutating func renounceWithoutHope(_ now: Now, _ outbox: inout Outbox, _ effects: inout [ControlEffect]) {
+        guard isSafe, case .joined = membership.phase, case .running = phase,
+            membership.ownRecord.lifecycle != .joining
+        else {
+            hopelessSince = nil
+            return
+        }
+        let quorum = quorum(now.instant)
+        guard quorum.needed > quorum.voters.count else {
+            hopelessSince = nil
+            return
+        }
+        let absent = absentVoters()
+        let others = absent + quorum.voters.filter { $0 != Self.own }.map { Int($0.value) }
+        guard others.allSatisfy({ isReachable($0) && peers[$0].record?.liveness == .alive }) else {
+            hopelessSince = nil
+            return
+        }
+        let since = hopelessSince ?? (now.instant, table.epochs.max() ?? 0)
+        hopelessSince = since
+        guard now.instant.milliseconds(since: since.at) >= configuration.renounceMilliseconds else { return }
+        hopelessSince = nil
+        for claim in claims {
+            for entry in claim.entries where !entry.isSettled { fail(entry.entry, of: claim.claim, &outbox) }
+        }
+        claims = []
+        suspended = [:]
+        suspendedSince = [:]
+        renounced.formUnion(absent.map { peers[$0].reference })
+        var slices = 0
+        shards.withEach { slices += $0.renounce(outbox: &outbox) }
+        // Nor is it known how far the epochs had come. Who is left and gave up earlier has skipped as many.
+        let first = (since.epoch / Self.epochsSkipped + 1) * Self.epochsSkipped
+        for slice in 0..<Slice.count where table.epochs[slice] < first {
+            table.record(slice: slice, epoch: first, holder: .none, isVote: true)
+        }
+        outcome.renounced += 1
+        effects.append(.log(.renounced(members: absent.map { peers[$0].name }.sorted(), slices: slices)))
+    }
+
     // MARK: - Answering
 
     mutating func answer(

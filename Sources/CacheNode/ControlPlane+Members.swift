@@ -91,6 +91,7 @@ extension ControlPlane {
         noteEndOfDrain(of: index, now)
         peers[index].isGone = true
         let reference = peers[index].reference
+        renounced.remove(reference)
         peers[index].isVoteReturned = membership.tombstones.contains {
             $0.id == reference.id && $0.generation == reference.generation
         }
@@ -146,17 +147,13 @@ extension ControlPlane {
     /// `available` goes on with those who are heard.
     func quorum(_ now: Instant) -> Quorum {
         var voters: [PeerNumber] = []
-        var absent = 0
+        let absent = absentVoters().count
         for index in peers.indices where index > 0 && !peers[index].isGone {
             guard let record = peers[index].record, !record.isTombstone else { continue }
             let number = PeerNumber(UInt32(index))
             switch record.lifecycle {
             case .up, .draining: voters.append(number)
-            case .joining:
-                guard record.sawThree, number != Self.own else { continue }
-                let isVoteReturned = peers.contains { $0.isVoteReturned && $0.reference.id == record.id }
-                if !isVoteReturned { absent += 1 }
-            case .left: break
+            case .joining, .left: break
             }
         }
         if isSafe {
@@ -169,6 +166,16 @@ extension ControlPlane {
                 && (peers[Int($0.value)].isReleased || witness.silenceMilliseconds(of: $0, now: now) >= patience)
         }
         return Quorum(voters: voters, needed: voters.count / 2 + 1)
+    }
+
+    /// The places of members that came back and have no vote so far.
+    func absentVoters() -> [Int] {
+        peers.indices.filter { index in
+            guard index > 1, !peers[index].isGone, let record = peers[index].record, !record.isTombstone,
+                record.lifecycle == .joining, record.sawThree, !renounced.contains(peers[index].reference)
+            else { return false }
+            return !peers.contains { $0.isVoteReturned && $0.reference.id == record.id }
+        }
     }
 
     // MARK: - Ring

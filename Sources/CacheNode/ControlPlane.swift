@@ -40,6 +40,9 @@ package struct ControlConfiguration: Sendable {
     package var releasedMilliseconds: UInt64 = 500
     /// How long a holder that a claim was made over tries to be recorded again, refused by all, before it gives up.
     package var suspendedMilliseconds: UInt64 = 5000
+    /// How long a member waits for a majority that cannot come, since too many others have forgotten what they recorded,
+    /// before it gives up all that it holds.
+    package var renounceMilliseconds: UInt64 = 10_000
     /// How long members must stand still before slices that nobody holds are started.
     package var settleMilliseconds: UInt64 = 500
     /// How long a stop hands slices over before it ends anyway.
@@ -106,6 +109,8 @@ package enum ControlEvent: Sendable {
     case excluded(name: String)
     case tookOver(name: String, slices: Int)
     case startedEmpty(slices: Int)
+    /// It gave up all that it had of so many slices, since the members of those names have forgotten what they recorded.
+    case renounced(members: [String], slices: Int)
     case drainStarted(slices: Int)
     case drainCancelled
     case drained
@@ -184,6 +189,11 @@ package struct ControlPlane {
     var suspended: [Int: UInt32] = [:]
     var reclaimAt = Instant(nanoseconds: 0)
     var suspendedSince: [Int: Instant] = [:]
+    /// Since when no majority can come, and the greatest epoch that was known then; nil where one can.
+    var hopelessSince: (at: Instant, epoch: UInt32)?
+    /// Lives that have forgotten what their members' earlier lives recorded, where this node has given up all that those
+    /// might have recorded against: they count against no majority here.
+    var renounced: Set<MemberReference> = []
     /// Claims that were given up in this turn.
     var withdrawn: [SliceEpoch] = []
 
@@ -246,6 +256,8 @@ package struct ControlPlane {
         package var takeovers: UInt64 = 0
         package var exclusions: UInt64 = 0
         package var unprovable: UInt64 = 0
+        /// How often it gave up all that it held, to end a standstill.
+        package var renounced: UInt64 = 0
         package var claimsMade: UInt64 = 0
         package var claimsFailed: UInt64 = 0
         package var ringChanges: UInt64 = 0
@@ -582,6 +594,7 @@ package struct ControlPlane {
         refreshRing(now, &effects)
         retireUnknown(now, &outbox)
         takeOverFromSilent(now, &outbox, &effects)
+        renounceWithoutHope(now, &outbox, &effects)
         takeBack(now)
         reconcileOwnRecord(now)
         leaveOrphans(now, &outbox)

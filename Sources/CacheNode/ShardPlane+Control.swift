@@ -270,6 +270,20 @@ extension ShardPlane {
         outbox.signals.append(.lost(slice: slice))
     }
 
+    /// Gives up every role; the content stays as a base. Returns how many there were.
+    package mutating func renounce(outbox: inout Outbox) -> Int {
+        var count = 0
+        for local in 0..<slices.count {
+            switch roles[local] {
+            case .outside: continue
+            case .holder: abandon(slices.lowerBound + local, outbox: &outbox)
+            case .copy(let copy): leaveCopy(slices.lowerBound + local, of: copy.holder, outbox: &outbox)
+            }
+            count += 1
+        }
+        return count
+    }
+
     // MARK: - The walk
 
     /// The ring has changed: every slice is looked at again.

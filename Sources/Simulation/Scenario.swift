@@ -273,6 +273,19 @@ extension Scenario {
             nodes: 4,
             [.late(30), .run(3000), .crash(2), .run(4000), .start(2), .run(8000), .heal, .settle(40_000), .run(2000)]
         ),
+        // Those who are left cannot tell what the others had recorded.
+        Scenario(
+            "two of three restart at once",
+            nodes: 3,
+            [.crash(1), .powerLoss(2), .run(3000), .start(1), .start(2), .settle(60_000), .run(2000)]
+        ),
+        Scenario(
+            "three of five restart at once",
+            [
+                .crash(1), .powerLoss(2), .crash(4), .run(3000), .start(1), .start(2), .run(2000), .start(4),
+                .settle(60_000), .run(2000),
+            ]
+        ),
         Scenario("flush", [.run(500), .flushAll, .run(3000), .flushAll, .run(3000)]),
     ]
 

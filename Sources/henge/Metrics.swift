@@ -121,6 +121,11 @@ enum Metrics {
         page.family("henge_ring_info", "gauge", "Always 1; the label is the ring's hash.")
         page.sample("henge_ring_info", [("hash", hexadecimal(snapshot.ringHash))], 1)
         page.gauge("henge_ring_members", "Members of the ring.", UInt64(snapshot.ringSize))
+        page.counter(
+            "henge_renounced_total",
+            "How often this node gave up all that it held, since most members had restarted at once.",
+            snapshot.outcomes.renounced
+        )
         page.counter("henge_ring_changes_total", "Rings since the start.", snapshot.outcomes.ringChanges)
         page.counter(
             "henge_ring_changes_coalesced_total",

@@ -123,6 +123,11 @@ final class Observer: NodeObserver {
         case .handingOver(let slices): logger.notice("handing over", metadata: ["slices": "\(slices)"])
         case .stalled(let milliseconds):
             logger.warning("the process stood still", metadata: ["milliseconds": "\(milliseconds)"])
+        case .renounced(let members, let slices):
+            logger.error(
+                "most members restarted at once and forgot what they had recorded: all that this node had is given up, slices start empty",
+                metadata: ["members": "\(members.joined(separator: ", "))", "slices": "\(slices)"]
+            )
         case .unprovable(let name, let slices):
             logger.warning(
                 "copies could not be proven in sync",

@@ -141,3 +141,32 @@ class FailureTest(ClusterTest):
         self.assertEqual(running.broken, [])
         self.assertEqual(last.errors, 0)
         self.assert_true_to(checker, cluster)
+
+    def test_two_of_three_that_restart_at_once_are_up_again_and_nothing_old_is_shown(self) -> None:
+        """Whoever is left cannot tell what the two had recorded: all starts empty, and deleted stays deleted."""
+        cluster = self.cluster()
+        keys = [f"standstill:{index}" for index in range(2_000)]
+        checker = Checker(keys)
+        load.fill(checker, self.addresses(cluster), keys, seed=support.seed)
+        session = self.session(cluster, "n1")
+        for key in keys[::2]:
+            self.assertTrue(load.delete(checker, session, key))
+        cluster.kill("n2")
+        cluster.kill("n3")
+        cluster.start("n2")
+        cluster.start("n3")
+        began = time.monotonic()
+        cluster.wait_ready(["n1", "n2", "n3"])
+        cluster.wait_settled()
+        reports.append(f"ready and settled {time.monotonic() - began:.1f} s after the second restart")
+        last = load.sweep(checker, self.addresses(cluster), keys)
+        self.report(last, checker, "every key through every node")
+        self.assertEqual(last.errors, 0)
+        self.assertEqual(checker.stale, 0, checker.findings[:8])
+        self.assertEqual(checker.foreign, 0)
+        fresh = [f"afterwards:{index}" for index in range(1_000)]
+        checker = Checker(fresh)
+        load.fill(checker, self.addresses(cluster), fresh, seed=support.seed)
+        last = load.sweep(checker, self.addresses(cluster), fresh)
+        self.assertEqual(last.errors, 0)
+        self.assert_true_to(checker, cluster)
