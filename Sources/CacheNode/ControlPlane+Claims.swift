@@ -634,7 +634,7 @@ extension ControlPlane {
     /// all that it holds, and the slices start empty. Misses, never an old value.
     mutating func renounceWithoutHope(_ now: Now, _ outbox: inout Outbox, _ effects: inout [ControlEffect]) {
         guard isSafe, case .joined = membership.phase, case .running = phase,
-            membership.ownRecord.lifecycle != .joining
+            membership.ownRecord.lifecycle != .joining, leaseUntil <= now.instant
         else {
             hopelessSince = nil
             return

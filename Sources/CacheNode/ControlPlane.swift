@@ -185,7 +185,7 @@ package struct ControlPlane {
     var tableSources: Set<PeerNumber> = []
     var claims: [PendingClaim] = []
     var claimCounter: UInt64 = 0
-    /// Slices whose holder this node is and must be recorded as again.
+    /// Slices whose holder this node is and must be recorded as again, with the epoch to claim.
     var suspended: [Int: UInt32] = [:]
     var reclaimAt = Instant(nanoseconds: 0)
     var suspendedSince: [Int: Instant] = [:]

@@ -7,13 +7,13 @@ package import ClusterCore
 /// of them would move the same slices again and again.
 package struct RingPace<View: Equatable & Sendable>: Sendable {
     /// Between two rings at least.
-    let intervalMilliseconds: UInt64
+    static var intervalMilliseconds: UInt64 { 200 }
     /// How long nothing must have changed, for each member by which the ring differs from what it is to be.
-    let quietMilliseconds: UInt64
+    static var quietMilliseconds: UInt64 { 20 }
     /// The most of that.
-    let quietMostMilliseconds: UInt64
+    static var quietMostMilliseconds: UInt64 { 2000 }
     /// From the first difference on, whatever else changes.
-    let patienceMilliseconds: UInt64
+    static var patienceMilliseconds: UInt64 { 5000 }
 
     /// What waits to be shown.
     private var waiting: View?
@@ -23,17 +23,7 @@ package struct RingPace<View: Equatable & Sendable>: Sendable {
     /// How many views were never shown, since others replaced them.
     package private(set) var coalesced: UInt64 = 0
 
-    package init(
-        now: Instant,
-        intervalMilliseconds: UInt64 = 200,
-        quietMilliseconds: UInt64 = 20,
-        quietMostMilliseconds: UInt64 = 2000,
-        patienceMilliseconds: UInt64 = 5000
-    ) {
-        self.intervalMilliseconds = intervalMilliseconds
-        self.quietMilliseconds = quietMilliseconds
-        self.quietMostMilliseconds = quietMostMilliseconds
-        self.patienceMilliseconds = patienceMilliseconds
+    package init(now: Instant) {
         changedAt = now
         waitsSince = now
         nextChange = now
@@ -60,12 +50,12 @@ package struct RingPace<View: Equatable & Sendable>: Sendable {
         waiting = view
         guard now >= nextChange else { return false }
         if differences > 1 {
-            let quiet = min(quietMostMilliseconds, quietMilliseconds * UInt64(differences))
+            let quiet = min(Self.quietMostMilliseconds, Self.quietMilliseconds * UInt64(differences))
             let isQuiet = now.milliseconds(since: changedAt) >= quiet
-            guard isQuiet || now.milliseconds(since: waitsSince) >= patienceMilliseconds else { return false }
+            guard isQuiet || now.milliseconds(since: waitsSince) >= Self.patienceMilliseconds else { return false }
         }
         waiting = nil
-        nextChange = now.advanced(byMilliseconds: intervalMilliseconds)
+        nextChange = now.advanced(byMilliseconds: Self.intervalMilliseconds)
         return true
     }
 }

@@ -209,15 +209,10 @@ package struct GossipFigures {
         inMilliseconds: UInt64
     ) -> Double? {
         let index = Int.random(in: 0..<count, using: &random)
-        let sick = simulator.nodes[index].record.id
-        let observer = (index + 1) % count
         let isCut = outMilliseconds >= 10_000
-        // As often as a control plane looks.
-        let stepMilliseconds: UInt64 = 10
-        var ring: [NodeID] = []
-        var changes = 0
-        var elapsed: UInt64 = 0
-        while elapsed < UInt64(minutes) * 60_000 {
+        return ringChanges(&simulator, besides: [index], by: (index + 1) % count, minutes: minutes) {
+            simulator,
+            elapsed in
             let phase = elapsed % (outMilliseconds + inMilliseconds)
             if phase == 0 {
                 if isCut {
@@ -228,37 +223,44 @@ package struct GossipFigures {
             } else if phase == outMilliseconds, isCut {
                 simulator.edit(index) { $0.side = 0 }
             }
-            simulator.run(milliseconds: stepMilliseconds)
-            elapsed += stepMilliseconds
-            guard let membership = simulator.nodes[observer].membership else { return nil }
-            let fresh = membership.ringMembers(now: simulator.now).map(\.id)
-            if fresh.count(where: { $0 != sick }) < count - 1 { return nil }
-            if fresh != ring, elapsed > 60_000 { changes += 1 }
-            ring = fresh
         }
-        return Double(changes) / Double(minutes - 1)
     }
 
     private func ringChangesWithLossyMembers(
         _ simulator: inout GossipSimulator,
         _ random: inout Xoshiro256
     ) -> Double? {
-        let minutes = 5
-        let drawn = Array((0..<count).shuffled(using: &random).prefix(max(1, count / 100)))
-        let sick = Set(drawn.map { simulator.nodes[$0].record.id })
-        for index in drawn {
+        let sick = Array((0..<count).shuffled(using: &random).prefix(max(1, count / 100)))
+        for index in sick {
             _ = simulator.begin(.loss(from: index, to: nil, percent: 80))
             _ = simulator.begin(.loss(from: nil, to: index, percent: 80))
         }
-        guard let observer = (0..<count).first(where: { !drawn.contains($0) }) else { return nil }
+        guard let observer = (0..<count).first(where: { !sick.contains($0) }) else { return nil }
+        return ringChanges(&simulator, besides: sick, by: observer, minutes: 5) { _, _ in }
+    }
+
+    /// How often a minute the ring of `observer` changes after the first minute, looked at as often as a control plane
+    /// does; nil where a member leaves it that is not among the `sick`. `disturb` is called with the milliseconds so far.
+    private func ringChanges(
+        _ simulator: inout GossipSimulator,
+        besides sick: [Int],
+        by observer: Int,
+        minutes: Int,
+        disturb: (inout GossipSimulator, UInt64) -> Void
+    ) -> Double? {
+        let stepMilliseconds: UInt64 = 10
+        let sickIDs = Set(sick.map { simulator.nodes[$0].record.id })
         var ring: [NodeID] = []
         var changes = 0
-        for step in 0..<(minutes * 6000) {
-            simulator.run(milliseconds: 10)
+        var elapsed: UInt64 = 0
+        while elapsed < UInt64(minutes) * 60_000 {
+            disturb(&simulator, elapsed)
+            simulator.run(milliseconds: stepMilliseconds)
+            elapsed += stepMilliseconds
             guard let membership = simulator.nodes[observer].membership else { return nil }
             let fresh = membership.ringMembers(now: simulator.now).map(\.id)
-            if fresh.count(where: { !sick.contains($0) }) < count - sick.count { return nil }
-            if fresh != ring, step > 6000 { changes += 1 }
+            if fresh.count(where: { !sickIDs.contains($0) }) < count - sickIDs.count { return nil }
+            if fresh != ring, elapsed > 60_000 { changes += 1 }
             ring = fresh
         }
         return Double(changes) / Double(minutes - 1)
