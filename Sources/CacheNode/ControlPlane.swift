@@ -423,6 +423,24 @@ package struct ControlPlane {
         }
     }
 
+    /// A connection that the peer opened to a thread of this node has ended, or begins.
+    ///
+    /// Between the two the peer may have said that it gave up a copy, and nobody heard: no copy there counts before it
+    /// has learned again.
+    package mutating func interruption(
+        from peer: PeerNumber,
+        now: Now,
+        outbox: inout Outbox,
+        effects: inout [ControlEffect]
+    ) {
+        guard peer != .none, Int(peer.value) < peers.count, peer != Self.own else { return }
+        let index = Int(peer.value)
+        guard peers[index].promise.isGranting || peers[index].promise.isExcluding else { return }
+        peers[index].promise.broken()
+        tellShards(of: index)
+        exclude(now, &outbox, &effects)
+    }
+
     /// A word from a shard.
     package mutating func receive(
         _ signal: Outbox.Signal,

@@ -116,7 +116,7 @@ final class ControlLoop: LinkOwner, GossipStreamOwner {
                 reply(.refused("the node has stopped"))
             case .releaseBrake(let reply): reply(BrakeRelease())
             case .examine(let reply): reply(nil)
-            case .signals, .connection, .stored, .stop: break
+            case .signals, .connection, .interruption, .stored, .stop: break
             }
         }
         for reply in orders.values { reply(.refused("the node has stopped")) }
@@ -183,6 +183,8 @@ final class ControlLoop: LinkOwner, GossipStreamOwner {
                 outbox: &outbox,
                 effects: &effects
             )
+        case .interruption(let peer):
+            plane.interruption(from: peer, now: loop.now, outbox: &outbox, effects: &effects)
         case .ask(let body): body(&plane, loop.now)
         case .order(let order, let node, let reply):
             guard
@@ -528,6 +530,10 @@ final class ControlLoop: LinkOwner, GossipStreamOwner {
             outbox: &outbox,
             effects: &effects
         )
+    }
+
+    func linkInterrupted(from peer: PeerNumber) {
+        plane.interruption(from: peer, now: loop.now, outbox: &outbox, effects: &effects)
     }
 
     // MARK: - Clients

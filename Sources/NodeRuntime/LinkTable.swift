@@ -19,6 +19,8 @@ protocol LinkOwner: AnyObject {
     ) throws(MalformedBytes)
     /// A connection that this thread opened works, or works no longer.
     func linkChanged(to peer: PeerNumber, isUp: Bool)
+    /// A connection that the peer opened has ended, or begins: what the peer had to say in between is lost.
+    func linkInterrupted(from peer: PeerNumber)
     /// What an outgoing connection says first.
     var hello: Hello { get }
     var shared: SharedState { get }
@@ -285,6 +287,7 @@ final class LinkTable {
         let link = add(descriptor, peer: peer, isOutgoing: false, caller: caller, endpoint: endpoint, seal: sealed)
         owner.hello.append(to: &link.output.pointee.buffer)
         touch(link)
+        owner.linkInterrupted(from: peer)
         link.accept(bytes)
     }
 
@@ -331,7 +334,10 @@ final class LinkTable {
         Socket.close(link.descriptor)
         links[link.number] = nil
         forgetRecent()
-        guard link.isOutgoing else { return }
+        guard link.isOutgoing else {
+            owner.linkInterrupted(from: link.peer)
+            return
+        }
         outgoing[link.peer] = nil
         congested.remove(link.peer)
         retryAt[link.peer] = owner.loop.now.instant.advanced(byMilliseconds: Self.retryMilliseconds)

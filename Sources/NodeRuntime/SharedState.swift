@@ -161,6 +161,8 @@ final class ControlPort: Sendable {
     enum Message: Sendable {
         case signals([Outbox.Signal])
         case connection(peer: PeerNumber, worker: UInt8, isUp: Bool)
+        /// A connection that a member opened to a worker has ended, or begins.
+        case interruption(from: PeerNumber)
         /// An administrator's question; the answer is given from the control thread.
         case ask(@Sendable (inout ControlPlane, Now) -> Void)
         /// A drain, its way back, and the answer.

@@ -237,6 +237,10 @@ final class Worker: LinkOwner {
         )
     }
 
+    func linkInterrupted(from peer: PeerNumber) {
+        shared.control.post(.interruption(from: peer))
+    }
+
     // MARK: - Clients
 
     private func open(_ descriptor: Int32) {

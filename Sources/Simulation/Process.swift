@@ -11,6 +11,7 @@ enum ThreadMessage {
     case complete([Outbox.Completion])
     case signals([Outbox.Signal])
     case connection(peer: PeerNumber, worker: UInt8, isUp: Bool)
+    case interruption(from: PeerNumber)
     case drainClients
 }
 

@@ -260,6 +260,7 @@ extension World {
             close(earlier, by: process, process.threads[earlier.acceptorThread])
         }
         thread.links[connection.id] = connection
+        linkInterrupted(peer, process, thread)
         var buffer = ByteBuffer()
         self.hello(process, thread).append(to: &buffer)
         append(buffer.bytes, to: connection, process, thread)
@@ -344,6 +345,19 @@ extension World {
         )
     }
 
+    private func linkInterrupted(_ peer: PeerNumber, _ process: Process, _ thread: SimulatedThread) {
+        guard thread.index == 0 else {
+            schedule(.post(process, thread: 0, .interruption(from: peer)), after: 20_000)
+            return
+        }
+        process.control.interruption(
+            from: peer,
+            now: now(process),
+            outbox: &thread.outbox,
+            effects: &process.effects
+        )
+    }
+
     /// One end closes; the other hears of it unless the network is broken.
     func close(_ connection: Connection, by process: Process, _ thread: SimulatedThread) {
         let isOpener = isOpener(connection, process, thread)
@@ -356,7 +370,10 @@ extension World {
         }
         thread.links[connection.id] = nil
         if !isOpener || connection.acceptor != nil { sayClosed(connection, toOpener: !isOpener) }
-        guard isOpener else { return }
+        guard isOpener else {
+            linkInterrupted(connection.acceptorPeer, process, thread)
+            return
+        }
         if thread.outgoing[connection.peer] === connection { thread.outgoing[connection.peer] = nil }
         thread.retryAt[connection.peer] = time + Self.retryMilliseconds * 1_000_000
         if connection.isUp { linkChanged(connection.peer, false, process, thread) }
@@ -395,6 +412,8 @@ extension World {
             if thread.outgoing[connection.peer] === connection { thread.outgoing[connection.peer] = nil }
             thread.retryAt[connection.peer] = time + Self.retryMilliseconds * 1_000_000
             if connection.isUp { linkChanged(connection.peer, false, process, thread) }
+        } else {
+            linkInterrupted(connection.acceptorPeer, process, thread)
         }
         finishTurn(process, thread)
     }

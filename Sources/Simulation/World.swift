@@ -259,6 +259,13 @@ package final class World {
                 outbox: &thread.outbox,
                 effects: &process.effects
             )
+        case .interruption(let peer):
+            process.control.interruption(
+                from: peer,
+                now: now(process),
+                outbox: &thread.outbox,
+                effects: &process.effects
+            )
         case .drainClients:
             closeIdleClients(process, thread)
         }
