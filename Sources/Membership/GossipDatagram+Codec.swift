@@ -10,7 +10,7 @@ package import ClusterCore
 // later version may add both. What else does not fit is malformed as a whole: nothing of it is used.
 
 extension GossipDatagram {
-    static let version: UInt8 = 1
+    static let version: UInt8 = 2
     static let headerBytes = 52
     private static let targetOffset = 36
 
@@ -163,7 +163,7 @@ extension GossipMessage {
             let hash: UInt64 = try reader.integer()
             let count = Int(try reader.integer(UInt8.self))
             guard count == 0 || count == MemberTable.bucketCount else { throw MalformedBytes() }
-            var sums: [UInt64] = []
+            var sums: [UInt32] = []
             for _ in 0..<count { sums.append(try reader.integer()) }
             self = .pull(nonce: nonce, hash: hash, sums: sums)
         case .state:

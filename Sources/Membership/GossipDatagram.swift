@@ -48,7 +48,7 @@ package enum GossipMessage: Hashable, Sendable {
     case updated(sequence: UInt32, hash: UInt64)
     /// Send me your state; my hash is this. With sums, which are my hash by parts of the id space, only the records of
     /// those parts that differ; there are none or `MemberTable.bucketCount`.
-    case pull(nonce: UInt32, hash: UInt64, sums: [UInt64])
+    case pull(nonce: UInt32, hash: UInt64, sums: [UInt32])
     /// A part of all records, or of those that were asked for. `parts` 0: too much for datagrams, come by TCP; with a
     /// record aboard, ask that member instead.
     case state(nonce: UInt32, part: UInt8, parts: UInt8, hash: UInt64)

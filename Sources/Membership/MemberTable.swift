@@ -79,15 +79,15 @@ struct MemberTable: Sendable {
     var isPendingChanged = true
     /// Over all records that are no tombstones.
     private(set) var hashSum: UInt64 = 0
-    /// The same by parts of the id space, to find out cheaply where two tables differ.
-    private(set) var bucketSums = Array(repeating: UInt64(0), count: Self.bucketCount)
+    /// The lower halves of the same by parts of the id space, to find out cheaply where two tables differ.
+    private(set) var bucketSums = Array(repeating: UInt32(0), count: Self.bucketCount)
     private(set) var tombstoneCount = 0
     /// How many are alive by their records.
     private(set) var aliveCount = 0
     /// How many are up, and not given up.
     private(set) var upCount = 0
 
-    static let bucketCount = 64
+    static let bucketCount = 128
 
     /// Which of the sums has the record of that id in it.
     static func bucket(of id: NodeID) -> Int { Int(truncatingIfNeeded: id.low % UInt64(bucketCount)) }
@@ -162,7 +162,7 @@ struct MemberTable: Sendable {
             let hash = record.hash
             peers[index].hash = hash
             hashSum &+= hash
-            bucketSums[Self.bucket(of: record.id)] &+= hash
+            bucketSums[Self.bucket(of: record.id)] &+= UInt32(truncatingIfNeeded: hash)
         }
         isPendingChanged = true
     }
@@ -174,7 +174,7 @@ struct MemberTable: Sendable {
             if peers[index].record.liveness == .alive { aliveCount -= 1 }
             if peers[index].record.lifecycle == .up, peers[index].record.isLiving { upCount -= 1 }
             hashSum &-= peers[index].hash
-            bucketSums[Self.bucket(of: peers[index].record.id)] &-= peers[index].hash
+            bucketSums[Self.bucket(of: peers[index].record.id)] &-= UInt32(truncatingIfNeeded: peers[index].hash)
         }
         isPendingChanged = true
     }
@@ -213,13 +213,24 @@ package struct RateLimit: Sendable {
 
     /// Takes one, if there is one.
     package mutating func take(_ now: Instant) -> Bool {
+        guard refill(now) > 0 else { return false }
+        take(1)
+        return true
+    }
+
+    /// Takes so many, of which all must be there.
+    package mutating func take(_ count: UInt64) {
+        precondition(thousandths >= count * 1000, "more than there is")
+        thousandths -= count * 1000
+    }
+
+    /// Adds what the time since the last call brings; how many there are.
+    package mutating func refill(_ now: Instant) -> UInt64 {
         let milliseconds = min(now.milliseconds(since: filled), 1_000_000)
         if milliseconds > 0 {
             thousandths = min(burst * 1000, thousandths + milliseconds * perSecond)
             filled = now
         }
-        guard thousandths >= 1000 else { return false }
-        thousandths -= 1000
-        return true
+        return thousandths / 1000
     }
 }

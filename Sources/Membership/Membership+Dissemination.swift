@@ -1,8 +1,12 @@
 package import ClusterCore
 
-/// News on its way through a large cluster.
+/// News on its way through a large cluster: a member's record, or that somebody accuses it.
 struct GossipItem: Sendable {
     var id: NodeID
+    /// Nil where the record is the news. An accusation goes by itself: with all that is known of the accused, each of
+    /// those that follow the first would cost a hundred bytes more, and go as many times.
+    var accuser: NodeID?
+    /// How many times it is told from here.
     var transmits: Int
     /// When it came up.
     var since: Instant
@@ -56,10 +60,17 @@ extension Membership {
     ///
     /// `isFarewell`: to all at once in any cluster. Who ends cannot stay for the rounds that gossip takes, and must know
     /// who has heard it.
-    mutating func tell(_ id: NodeID, includingDown: Bool = false, isFarewell: Bool = false, now: Instant) {
+    /// `accuser`: where the news is that this member accuses the other.
+    mutating func tell(
+        _ id: NodeID,
+        accuser: NodeID? = nil,
+        includingDown: Bool = false,
+        isFarewell: Bool = false,
+        now: Instant
+    ) {
         guard stage == .joined || stage == .leaving else { return }
         guard isFarewell || table.memberCount < configuration.directMembersMax else {
-            enqueueGossip(id, now: now)
+            enqueueGossip(id, accuser: accuser, now: now)
             return
         }
         for index in table.peers.indices {
@@ -76,18 +87,25 @@ extension Membership {
     }
 
     /// Others' news: travels on in a large cluster; in a small one its origin tells all.
-    mutating func forward(_ id: NodeID, now: Instant) {
-        if table.memberCount >= configuration.directMembersMax { enqueueGossip(id, now: now) }
+    mutating func forward(_ id: NodeID, accuser: NodeID? = nil, now: Instant) {
+        if table.memberCount >= configuration.directMembersMax { enqueueGossip(id, accuser: accuser, now: now) }
     }
 
-    private mutating func enqueueGossip(_ id: NodeID, now: Instant) {
+    private mutating func enqueueGossip(_ id: NodeID, accuser: NodeID?, now: Instant) {
         // A tombstone may have had to go as soon as it came.
         guard id == own.id || table.index(of: id) != nil else { return }
         let rounds = (log10Thousandths(table.memberCount + 2) + 999) / 1000
         let transmits = max(configuration.gossipTransmitsMin, 4 * Int(rounds))
-        gossip.removeAll { $0.id == id }
-        if gossip.isEmpty { nextGossip = now.advanced(byMilliseconds: 1) }
-        gossip.append(GossipItem(id: id, transmits: transmits, since: now))
+        let accusers = table[id]?.suspicion?.accusers ?? []
+        gossip.removeAll { item in
+            guard item.id == id else { return false }
+            return item.accuser == accuser || item.accuser.map { !accusers.contains($0) } ?? false
+        }
+        if gossip.isEmpty {
+            nextGossip = now.advanced(byMilliseconds: 1)
+            isGossipPaced = true
+        }
+        gossip.append(GossipItem(id: id, accuser: accuser, transmits: transmits, since: now))
     }
 
     /// What there is to say of a member: its record, and who accuses it.
@@ -108,6 +126,22 @@ extension Membership {
             }
         }
         return entries
+    }
+
+    /// What a piece of news says; nothing where it is none any more.
+    private func entries(of item: GossipItem, now: Instant) -> [GossipEntry] {
+        if item.id == own.id { return [.record(own, ageSeconds: 0)] }
+        guard let peer = table[item.id] else { return [] }
+        guard let accuser = item.accuser else { return [entry(for: peer, now: now)] }
+        guard peer.suspicion?.accusers.contains(accuser) == true else { return [] }
+        return [
+            .suspicion(
+                subject: item.id,
+                generation: peer.record.generation,
+                incarnation: peer.record.incarnation,
+                accuser: accuser
+            )
+        ]
     }
 
     /// Room for entries in a datagram whose body has a fixed part of at most 16 bytes.
@@ -224,6 +258,8 @@ extension Membership {
 
     /// For each so many pieces of news that wait, one more datagram goes out.
     private static let gossipItemsPerDatagram = 32
+    /// What a datagram costs beside its entries: the headers of UDP and IPv4, its own, and the sequence number.
+    private static let packetBytes = 28 + GossipDatagram.headerBytes + 4
 
     /// Drops news that waits for its turn although all have it: the hash has not changed for ten rounds, and another
     /// member's is the same. After a mass start, the queue would keep every member sending for a minute.
@@ -235,27 +271,43 @@ extension Membership {
 
     private mutating func sendGossip(_ now: Instant, effects: inout [MembershipEffect]) {
         // Fresh news first; ties by id, so that nothing depends on how the sort treats equals.
-        gossip.sort { $0.transmits != $1.transmits ? $0.transmits > $1.transmits : $0.id < $1.id }
-        let receivers = randomLivingOthers(configuration.gossipFanout)
+        gossip.sort {
+            if $0.transmits != $1.transmits { return $0.transmits > $1.transmits }
+            if $0.id != $1.id { return $0.id < $1.id }
+            guard let mine = $0.accuser, let theirs = $1.accuser else { return $0.accuser == nil && $1.accuser != nil }
+            return mine < theirs
+        }
+        var receivers = randomLivingOthers(configuration.gossipFanout)
+        if receivers.isEmpty { gossip.removeAll() }
         // One datagram, as a rule; more where very many change at once, as when all start.
         let datagrams = min(configuration.gossipDatagramsMax, 1 + gossip.count / Self.gossipItemsPerDatagram)
+        if gossip.count > min(configuration.pacedGossipItemsMax, table.memberCount / 3) { isGossipPaced = false }
         var next = 0
         for _ in 0..<datagrams where next < gossip.count {
             var packed: [GossipEntry] = []
             var bytes = 0
-            while next < gossip.count {
-                let about = entries(about: gossip[next].id, now: now)
+            var end = next
+            while end < gossip.count {
+                let about = entries(of: gossip[end], now: now)
                 let size = about.reduce(0) { $0 + $1.encodedBytes }
                 if bytes + size > entryBytesMax { break }
                 bytes += size
                 packed += about
-                gossip[next].transmits -= receivers.count
-                next += 1
+                end += 1
             }
-            sendAlike(.update(sequence: 0), to: receivers, entries: packed, effects: &effects)
+            if isGossipPaced {
+                let cost = UInt64(Self.packetBytes + bytes)
+                let count = min(receivers.count, Int(gossipPace.refill(now) / cost))
+                if count < receivers.count { statistics.gossipHeldBack &+= 1 }
+                receivers.removeLast(receivers.count - count)
+                if count == 0 { break }
+                gossipPace.take(UInt64(count) * cost)
+            }
+            for index in next..<end { gossip[index].transmits -= receivers.count }
+            next = end
+            if !packed.isEmpty { sendAlike(.update(sequence: 0), to: receivers, entries: packed, effects: &effects) }
         }
         gossip.removeAll { $0.transmits <= 0 }
-        if receivers.isEmpty { gossip.removeAll() }
     }
 
     // MARK: Pulls
@@ -301,16 +353,16 @@ extension Membership {
     }
 
     /// The hash by parts of the id space.
-    private var bucketSums: [UInt64] {
+    private var bucketSums: [UInt32] {
         var sums = table.bucketSums
-        sums[MemberTable.bucket(of: own.id)] &+= ownHash
+        sums[MemberTable.bucket(of: own.id)] &+= UInt32(truncatingIfNeeded: ownHash)
         return sums
     }
 
     /// Answers a pull: with the state, or where it lies apart from the asker's.
     mutating func answerPull(
         nonce: UInt32,
-        theirs: (hash: UInt64, sums: [UInt64]),
+        theirs: (hash: UInt64, sums: [UInt32]),
         to endpoint: Endpoint,
         target: NodeID,
         now: Instant,
@@ -323,13 +375,11 @@ extension Membership {
             return
         }
         if nonce != 0, let index = table.index(of: target) { table.edit(index) { $0.isInside = true } }
-        var differing = UInt64.max
+        var differing: [Bool]?
         if theirs.sums.count == MemberTable.bucketCount {
-            differing = 0
-            for (bucket, sum) in bucketSums.enumerated() where sum != theirs.sums[bucket] {
-                differing |= 1 << UInt64(bucket)
-            }
-            if differing == 0 { return }
+            let isDifferent = zip(bucketSums, theirs.sums).map { $0 != $1 }
+            guard isDifferent.contains(true) else { return }
+            differing = isDifferent
         }
         sendState(nonce: nonce, buckets: differing, to: endpoint, target: target, now: now, effects: &effects)
         compare(theirs.hash, with: target, at: endpoint, now: now, effects: &effects)
@@ -362,7 +412,7 @@ extension Membership {
         }
     }
 
-    private func packedState(_ now: Instant, buckets: UInt64 = .max) -> [[GossipEntry]] {
+    private func packedState(_ now: Instant, buckets: [Bool]? = nil) -> [[GossipEntry]] {
         var parts: [[GossipEntry]] = [[]]
         var bytes = 0
         func add(_ entry: GossipEntry) {
@@ -374,7 +424,7 @@ extension Membership {
             bytes += size
             parts[parts.count - 1].append(entry)
         }
-        func isWanted(_ id: NodeID) -> Bool { buckets >> UInt64(MemberTable.bucket(of: id)) & 1 != 0 }
+        func isWanted(_ id: NodeID) -> Bool { buckets?[MemberTable.bucket(of: id)] ?? true }
         if isWanted(own.id) { add(.record(own, ageSeconds: 0)) }
         for index in table.peers.indices where isWanted(table.peers[index].record.id) {
             add(entry(for: table.peers[index], now: now))
@@ -384,7 +434,7 @@ extension Membership {
 
     private mutating func sendState(
         nonce: UInt32,
-        buckets: UInt64,
+        buckets: [Bool]?,
         to endpoint: Endpoint,
         target: NodeID,
         now: Instant,

@@ -420,6 +420,8 @@ extension Membership {
         joinSettle = JoinSettle(now: now)
         hasChanged = true
         for entry in entries where stage == .joined { learn(entry, from: sender, now: now, effects: &effects) }
+        // The others know the settled members already.
+        gossip.removeAll { table[$0.id]?.record.lifecycle == .up }
         tell(own.id, now: now)
         inviteWaiting(effects: &effects)
     }

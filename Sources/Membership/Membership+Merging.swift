@@ -22,15 +22,30 @@ extension Membership {
                 merge(record, ageSeconds: ageSeconds, from: sender, now: now, effects: &effects)
             }
         case .suspicion(let subject, let generation, let incarnation, let accuser):
+            if subject == own.id {
+                guard generation == own.generation else { return }
+                var record = own
+                record.incarnation = incarnation
+                record.liveness = .suspect
+                hearOfOneself(record, ageSeconds: 0, now: now, effects: &effects)
+                return
+            }
             guard stage == .joined, accuser != own.id, let index = table.index(of: subject) else { return }
-            let record = table.peers[index].record
+            var record = table.peers[index].record
             guard record.generation == generation, record.incarnation == incarnation else { return }
-            if table.edit(index, { $0.suspicion?.add(accuser) }) == true {
-                forward(subject, now: now)
-                if table.peers[index].suspicion?.isFull == true { statistics.suspicionsConfirmed &+= 1 }
+            if record.liveness == .alive {
+                record.liveness = .suspect
+                apply(record, at: index, by: accuser, now: now, effects: &effects)
+            }
+            let confirmations = configuration.suspicionConfirmations
+            if table.edit(index, { $0.suspicion?.add(accuser, confirmations: confirmations) }) == true {
+                forward(subject, accuser: accuser, now: now)
+                if table.peers[index].suspicion?.accusers.count == confirmations + 1 {
+                    statistics.suspicionsConfirmed &+= 1
+                }
                 // A second opinion at once: it confirms within a probe, or it refutes.
                 // In a large cluster by some only, three times as many as are needed.
-                let wanted = 3 * (configuration.suspicionConfirmations + 1)
+                let wanted = 3 * (confirmations + 1)
                 if Int.random(in: 0..<aliveCount, using: &random) < wanted {
                     startProbe(of: subject, now: now, effects: &effects)
                 }
@@ -82,7 +97,10 @@ extension Membership {
             if merged == known { return }
         }
         apply(merged, at: index, by: sender, now: now, ageSeconds: ageSeconds, effects: &effects)
-        forward(record.id, now: now)
+        // That it is suspect is on its way as an accusation.
+        var told = known
+        told.liveness = .suspect
+        if merged != told { forward(record.id, now: now) }
         checkName(merged, now: now, effects: &effects)
     }
 

@@ -228,7 +228,10 @@ extension Membership {
             record.liveness = .suspect
             apply(record, at: index, by: own.id, now: now, effects: &effects)
         }
-        if table.edit(index, { $0.suspicion?.add(own.id) }) == true { tell(record.id, now: now) }
+        let confirmations = configuration.suspicionConfirmations
+        if table.edit(index, { $0.suspicion?.add(own.id, confirmations: confirmations) }) == true {
+            tell(record.id, accuser: own.id, now: now)
+        }
     }
 
     /// Each member once, in an order drawn anew for each round: bounds the time until any is probed.

@@ -73,6 +73,8 @@ package struct Membership: Sendable {
     var gossip: [GossipItem] = []
     var nextGossip: Instant
     var nextFullExchange: Instant
+    var gossipPace: RateLimit
+    var isGossipPaced = true
     var pullLimit: RateLimit
     var pullAnswerLimit: RateLimit
     /// Addresses of foreign clusters' nodes that were logged, the last ones.
@@ -139,6 +141,11 @@ package struct Membership: Sendable {
         self.nextDownProbe = now
         self.nextGossip = .distantFuture
         self.nextFullExchange = now
+        self.gossipPace = RateLimit(
+            perSecond: configuration.gossipBytesPerSecond,
+            burst: configuration.gossipBytesBurst,
+            now: now
+        )
         self.pullLimit = RateLimit(
             perSecond: configuration.pullsPerSecond,
             burst: configuration.pullsBurst,

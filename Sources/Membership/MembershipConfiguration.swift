@@ -35,6 +35,13 @@ package struct MembershipConfiguration: Hashable, Sendable {
     package var gossipDatagramsMax = 4
     /// So many times at least, 4·⌈log10(N+1)⌉ in large clusters.
     package var gossipTransmitsMin = 8
+    /// Bytes of news a second, headers included, and the burst: one change goes out as fast as it can, and some at once
+    /// do not flood the network.
+    package var gossipBytesPerSecond: UInt64 = 4000
+    package var gossipBytesBurst: UInt64 = 4000
+    /// Where more pieces than these wait, or than a third of the members, as when all start, news is told without a pace
+    /// until none is left.
+    package var pacedGossipItemsMax = 64
 
     /// The least time from suspicion to `down`, in probe intervals, times max(1, log10 N).
     package var suspicionIntervals: UInt64 = 4
@@ -146,6 +153,10 @@ package struct MembershipConfiguration: Hashable, Sendable {
         try require(
             (600...65_000).contains(datagramBytesMax),
             "datagramBytesMax is 600 to 65,000, not \(datagramBytesMax)"
+        )
+        try require(
+            gossipBytesBurst >= UInt64(datagramBytesMax) + 28,
+            "gossipBytesBurst (\(gossipBytesBurst)) must have room for a datagram (\(datagramBytesMax) bytes) and headers"
         )
         try require((1...64).contains(stateDatagramsMax), "stateDatagramsMax is 1 to 64, not \(stateDatagramsMax)")
         try require(

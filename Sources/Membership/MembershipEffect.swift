@@ -201,12 +201,14 @@ package struct MembershipStatistics: Hashable, Sendable {
     package var indirectProbesRequested: UInt64 = 0
     package var suspicions: UInt64 = 0
     package var convictions: UInt64 = 0
-    /// Suspicions that three others confirmed.
+    /// Suspicions that as many others confirmed as count.
     package var suspicionsConfirmed: UInt64 = 0
     package var refutations: UInt64 = 0
     package var dampings: UInt64 = 0
     package var pulls: UInt64 = 0
     package var pullsSuppressed: UInt64 = 0
+    /// Rounds in which news went to fewer members than the fan-out, or to none, for the bytes a second that it may take.
+    package var gossipHeldBack: UInt64 = 0
     package var updatesRetried: UInt64 = 0
     package var updatesAbandoned: UInt64 = 0
     package var stalls: UInt64 = 0

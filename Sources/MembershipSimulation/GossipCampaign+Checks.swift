@@ -69,7 +69,9 @@ extension GossipCampaign {
         let load = membership.load
         // Each of them has one id, but the twin.
         let ids = members.count
-        if load.records > ids || load.gossipQueued > ids || load.outboxMax > ids + 1 {
+        // Its record, and accusations.
+        let pieces = simulator.nodes[observer].configuration.suspicionConfirmations + 2
+        if load.records > ids || load.gossipQueued > ids || load.gossipPiecesMax > pieces || load.outboxMax > ids + 1 {
             breach(.outOfBounds, "node \(observer) keeps too much: \(load)")
         }
         if membership.statistics.foreignCluster > 0 { outcome.reached.insert(.foreign) }

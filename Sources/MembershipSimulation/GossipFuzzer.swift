@@ -137,8 +137,8 @@ package struct GossipFuzzer {
             counts.recordsMax = max(counts.recordsMax, load.records)
             // The node itself is news too.
             let most = load.records + 1
-            if load.records >= Self.recordsMax || load.gossipQueued > most || load.outboxMax > most || load.probes > 64
-                || load.relays > 128 || load.contacts > 64
+            if load.records >= Self.recordsMax || load.gossipQueued > most || load.gossipPiecesMax > 4
+                || load.outboxMax > most || load.probes > 64 || load.relays > 128 || load.contacts > 64
             {
                 failure = "node \(index) keeps too much after \(counts.datagrams) datagrams: \(load)"
             }

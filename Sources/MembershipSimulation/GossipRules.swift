@@ -23,6 +23,7 @@ package enum GossipRules: String, CaseIterable, Sendable {
             configuration.gossipIntervalMilliseconds = 200
             configuration.gossipTransmitsMin = 1
             configuration.gossipDatagramsMax = 1
+            configuration.pacedGossipItemsMax = 0
             configuration.suspicionConfirmations = 3
             configuration.pullsPerSecond = 0
             configuration.pullsBurst = 0

@@ -212,6 +212,15 @@ enum Metrics {
             "Gossip datagrams read so late that this node doubts its own health.",
             gossip.datagramsReadLate
         )
+        page.family(
+            "henge_gossip_limited_total",
+            "counter",
+            "How often a limit held gossip back: pulls a second, bytes of news a second, records, tries of an update."
+        )
+        page.sample("henge_gossip_limited_total", [("limit", "pulls")], gossip.pullsSuppressed)
+        page.sample("henge_gossip_limited_total", [("limit", "news")], gossip.gossipHeldBack)
+        page.sample("henge_gossip_limited_total", [("limit", "records")], gossip.recordsRefused)
+        page.sample("henge_gossip_limited_total", [("limit", "updates")], gossip.updatesAbandoned)
         page.counter("henge_gossip_suspicions_total", "Suspicions raised here.", gossip.suspicions)
         page.counter(
             "henge_dampings_total",

@@ -68,7 +68,8 @@ enum Samples {
         case 5: return .update(sequence: number)
         case 6: return .updated(sequence: number, hash: random.next())
         case 7:
-            let sums = Bool.random(using: &random) ? (0..<64).map { _ in random.next() } : []
+            let sums =
+                Bool.random(using: &random) ? (0..<128).map { _ in UInt32(truncatingIfNeeded: random.next()) } : []
             return .pull(nonce: number, hash: random.next(), sums: sums)
         case 8:
             let parts = UInt8.random(in: 0...64, using: &random)

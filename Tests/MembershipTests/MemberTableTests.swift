@@ -16,7 +16,8 @@ extension MemberTable {
             && memberCount == members.count
             && bucketSums
                 == (0..<MemberTable.bucketCount).map { bucket in
-                    members.reduce(0) { $0 &+ (MemberTable.bucket(of: $1.record.id) == bucket ? $1.record.hash : 0) }
+                    let inside = members.filter { MemberTable.bucket(of: $0.record.id) == bucket }
+                    return UInt32(truncatingIfNeeded: inside.reduce(0) { $0 &+ $1.record.hash })
                 }
             && upCount == members.count { $0.record.lifecycle == .up && $0.record.isLiving }
             && aliveCount == members.count { $0.record.liveness == .alive }
