@@ -277,10 +277,11 @@ extension ControlPlane {
         case .inSync(let session, let since):
             let grant = peers[Int(holder.value)].grant
             let asked = grant?.session == session ? grant?.askedAt : nil
-            guard let from = [asked, since].compactMap({ $0 }).max() else { return false }
+            let adopted = since.flatMap { $0 >= peers[Int(holder.value)].provesFrom ? $0 : nil }
+            guard let from = [asked, adopted].compactMap({ $0 }).max() else { return false }
             return from.advanced(byMilliseconds: promise) >= leaseEnd
         case .released(let at):
-            return at.advanced(byMilliseconds: promise) >= leaseEnd
+            return at >= peers[Int(holder.value)].provesFrom && at.advanced(byMilliseconds: promise) >= leaseEnd
         case .learning, .learned:
             return false
         }

@@ -32,6 +32,9 @@ extension ControlPlane {
         peers[index].report = report
         let session = isReachable(index) ? peers[index].promise.grant(now: now.instant) : 0
         outbox.send(.leasePong(number: number, fence: witness.fence(of: peer), session: session), to: peer)
+        if let recalled = peers[index].promise.recalledSession {
+            outbox.send(.promiseRecall(session: recalled), to: peer)
+        }
         // Twice different: not merely news on its way.
         if table.digest(of: peer) == holdings {
             peers[index].digestDifferences = 0
@@ -61,7 +64,11 @@ extension ControlPlane {
             return
         }
         guard let askedAt = lease.pong(from: peer, number: number) else { return }
-        if session != 0 { peers[index].grant = (session, askedAt) }
+        if session != 0 {
+            peers[index].grant = (session, askedAt)
+            // Given after the holder went on without this node's copies: what is handed over from here on counts again.
+            if peers[index].provesFrom == .distantFuture { peers[index].provesFrom = now.instant }
+        }
         refreshLease(now, &effects)
     }
 

@@ -139,6 +139,9 @@ package struct ControlPlane {
         var promise: SuccessorLease
         /// The newest promise that this peer gave this node: its session, and when it was asked for.
         var grant: (session: UInt64, askedAt: Instant)?
+        /// This node gave the peer's promises back: copies of the peer's prove nothing by what they had before this,
+        /// which is when the next promise came.
+        var provesFrom = Instant(nanoseconds: 0)
         var report = NodeReport()
         var downSince: Instant?
         /// Since when this life has been a name in others' tables only.
@@ -492,6 +495,15 @@ package struct ControlPlane {
             receivePing(number, holdings, report, from: peer, now, &outbox)
         case .leasePong(let number, let fence, let session):
             receivePong(number, fence, session, from: peer, now, &outbox, &effects)
+        case .promiseRecall(let session):
+            // Whoever asks waits for this node no longer, come what may: were these promises kept, it would only have
+            // to wait until they end.
+            peers[index].grant = nil
+            peers[index].provesFrom = .distantFuture
+            outbox.send(.promiseReturn(session: session), to: peer)
+        case .promiseReturn(let session):
+            peers[index].promise.returned(session: session)
+            exclude(now, &outbox, &effects)
         case .holdingsPull:
             var entries: [SliceEpoch] = []
             shards.withEach { $0.holdings { entries.append($0) } }

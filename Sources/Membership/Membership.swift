@@ -14,7 +14,7 @@
 // the others' verdict apart, each by maximum. So the order in which news arrives does not matter, and nodes whose
 // hashes over all records are equal know the same. Every ping and ack carries that hash; a difference leads to a pull
 // at once, both ways. In a small cluster the origin of an update tells it to all directly, until acknowledged; in a
-// large one it travels by gossip. Pulls repair whatever either way loses; in a large cluster they carry the hash by 64
+// large one it travels by gossip. Pulls repair whatever either way loses; in a large cluster they carry the hash by 128
 // parts of the id space (`MemberTable.bucketSums`), and only the parts that differ come back.
 //
 // No call looks at all members, but where much has changed: the table counts as it changes (`MemberTable.pending`,

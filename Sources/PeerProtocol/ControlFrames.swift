@@ -76,6 +76,10 @@ package enum ControlMessage: Hashable, Sendable {
     /// `fence` is not 0 where others took slices of the receiver; `session` is not 0 where the sender waits for the
     /// receiver before it acknowledges writes.
     case leasePong(number: UInt64, fence: UInt64, session: UInt64)
+    /// The sender asks for the promises of that session back: it wants to go on without the receiver's copies.
+    case promiseRecall(session: UInt64)
+    /// The sender takes nothing over any more by a promise of that session, nor by what was handed over so far.
+    case promiseReturn(session: UInt64)
     case holdingsPull
     /// All slices that the sender serves, and those that it claims and does not serve so far.
     case holdings([SliceEpoch], claimed: [SliceEpoch])
@@ -330,6 +334,7 @@ extension ControlMessage {
             buffer.appendInteger(number)
             buffer.appendInteger(fence)
             buffer.appendInteger(session)
+        case .promiseRecall(let session), .promiseReturn(let session): buffer.appendInteger(session)
         case .holdingsPull, .tablePull, .stopping, .release:
             break
         case .table(let members, let epochs, let holders):
@@ -435,6 +440,8 @@ extension ControlMessage {
             let number = try reader.integer(UInt64.self)
             let fence = try reader.integer(UInt64.self)
             self = .leasePong(number: number, fence: fence, session: try reader.integer())
+        case .promiseRecall: self = .promiseRecall(session: try reader.integer())
+        case .promiseReturn: self = .promiseReturn(session: try reader.integer())
         case .holdingsPull: self = .holdingsPull
         case .tablePull: self = .tablePull
         case .stopping: self = .stopping
@@ -473,6 +480,8 @@ extension ControlMessage {
         case .withdraw: .withdraw
         case .leasePing: .leasePing
         case .leasePong: .leasePong
+        case .promiseRecall: .promiseRecall
+        case .promiseReturn: .promiseReturn
         case .holdingsPull: .holdingsPull
         case .holdings: .holdings
         case .tablePull: .tablePull

@@ -18,7 +18,7 @@ package enum Frame {
     /// The longest body, in bytes: an item of the largest size with room for its key and fields.
     package static let bodyBytesMax = 129 * 1024 * 1024
     /// The version of this protocol, said in `hello`.
-    package static let version: UInt16 = 4
+    package static let version: UInt16 = 5
 
     /// The type of a frame.
     package enum Kind: UInt8, Sendable, CaseIterable {
@@ -52,6 +52,8 @@ package enum Frame {
         case gossip = 28
         case examine = 29
         case examined = 30
+        case promiseRecall = 31
+        case promiseReturn = 32
     }
 
     /// Looks for a whole frame at the front of `bytes`. Nil: more bytes are wanted.

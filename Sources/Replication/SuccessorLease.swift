@@ -17,6 +17,8 @@ package struct SuccessorLease: Sendable {
 
     private var state = State.excluded
     private var lastGrant: Instant?
+    /// The peer has given back what it was promised in this session.
+    private var isReturned = false
     private let promiseEndedMilliseconds: UInt64
     /// Rises with every exclusion; never 0.
     package private(set) var session: UInt64 = 1
@@ -64,16 +66,27 @@ package struct SuccessorLease: Sendable {
         }
     }
 
+    /// The session whose promises the peer should give back; nil where it may still be waited for.
+    package var recalledSession: UInt64? {
+        if case .excluding(mayCancel: false) = state { session } else { nil }
+    }
+
+    /// The peer takes nothing over any more by the promises of that session.
+    package mutating func returned(session: UInt64) {
+        if recalledSession == session { isReturned = true }
+    }
+
     /// No write waits for the peer any more.
     package mutating func caughtUp() {
         if case .excluding(mayCancel: true) = state { state = .granting }
     }
 
-    /// The last promise is over by now, or `isCertain` says that the peer cannot use it. True once: the caller drops
+    /// The last promise is over by now, or was given back, or `isCertain` says that the peer cannot use it. True once: the caller drops
     /// the peer from every in-sync set and only then acknowledges without it.
     package mutating func exclude(now: Instant, isCertain: Bool) -> Bool {
-        guard case .excluding = state, isCertain || now >= excludableAt else { return false }
+        guard case .excluding = state, isCertain || isReturned || now >= excludableAt else { return false }
         state = .excluded
+        isReturned = false
         session += 1
         lastGrant = nil
         return true

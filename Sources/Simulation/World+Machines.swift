@@ -187,7 +187,7 @@ extension World {
     /// Resets every connection between two machines.
     package func resetConnections(_ left: Int, _ right: Int) {
         log("connections between \(nodes[left].name) and \(nodes[right].name) are reset")
-        // What each has of the other proves nothing until it has learned again, which waits for the end of a promise.
+        // What each has of the other proves nothing until it has learned again.
         monitor.impaired.insert(left)
         monitor.impaired.insert(right)
         for connection in connections {

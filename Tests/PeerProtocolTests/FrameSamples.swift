@@ -112,6 +112,8 @@ enum FrameSamples {
             .withdraw(entries(&random)),
             .leasePing(number: random.next(), holdings: random.next(), report: report(&random)),
             .leasePong(number: random.next(), fence: random.next(), session: random.next()),
+            .promiseRecall(session: random.next()),
+            .promiseReturn(session: random.next()),
             .holdingsPull,
             .holdings(entries(&random), claimed: entries(&random)),
             .tablePull,

@@ -262,6 +262,30 @@ private func peer(_ number: UInt32) -> PeerNumber { PeerNumber(number) }
         #expect(excluded)
     }
 
+    @Test func `who gives its promises back is excluded at once`() {
+        var lease = granting()
+        #expect(lease.grant(now: start) == 1)
+        #expect(lease.recalledSession == nil)
+        lease.late()
+        #expect(lease.recalledSession == nil, "it may still catch up")
+        lease.broken()
+        #expect(lease.recalledSession == 1)
+        lease.returned(session: 2)
+        let isOfAnother = lease.exclude(now: after(10), isCertain: false)
+        #expect(!isOfAnother)
+        lease.returned(session: 1)
+        let excluded = lease.exclude(now: after(10), isCertain: false)
+        #expect(excluded)
+        #expect(lease.recalledSession == nil)
+        // What was given back once is not given back for ever.
+        lease.reachable()
+        #expect(lease.grant(now: after(20)) == 2)
+        lease.broken()
+        lease.returned(session: 1)
+        let again = lease.exclude(now: after(30), isCertain: false)
+        #expect(!again)
+    }
+
     @Test func `who is granted is not excluded, however certain`() {
         var lease = granting()
         _ = lease.grant(now: start)

@@ -5,7 +5,7 @@ import Testing
 @testable import Membership
 @testable import Simulation
 
-/// What an operator says to a node of a simulated cluster, beside drains.
+/// What an operator says to a node of a simulated cluster, beside drains, and what it does to connections.
 @Suite struct OperatorTests {
     private func world(_ nodes: Int, seed: UInt64) -> World {
         var options = WorldOptions(seed: seed)
@@ -29,6 +29,18 @@ import Testing
             } == true
         }
         try #require(isSeen, "\(name) is never \(liveness)")
+    }
+
+    @Test func `after a reset nobody waits for the end of a promise`() {
+        let world = world(3, seed: 64)
+        world.resetConnections(0, 1)
+        world.run(milliseconds: 5)
+        let excluding = world.nodes.compactMap(\.process).filter { $0.control.excludedSoon != nil }
+        #expect(excluding.count == 2)
+        // The connections are there again after 50 ms, a ping comes within 200.
+        #expect(world.run(atMostMilliseconds: 400) { excluding.allSatisfy { $0.control.excludedSoon == nil } })
+        world.settle(within: 10_000)
+        #expect(world.failures == [])
     }
 
     @Test func `only who is down is forgotten, by all, once`() throws {
