@@ -546,13 +546,14 @@ extension ControlPlane {
             return recorded == Self.own || isSilent(Int(recorded.value), now) ? nil : 2
         }
         guard !isSilent(Int(copy.holder.value), now) else { return nil }
-        if recorded == .none {
-            // The holder lives and has lost the slice; the copy keeps others from starting it. That takes longer, for
-            // the holder may still come back into the tables.
-            return 2 + Int(configuration.suspendedMilliseconds / configuration.orphanLookMilliseconds)
-        }
+        // The holder lives and has lost the slice; the copy keeps others from starting it. That takes longer, for the
+        // holder may still come back into the tables.
+        let lost = 2 + Int(configuration.suspendedMilliseconds / configuration.orphanLookMilliseconds)
+        if recorded == .none { return lost }
         switch copy.state {
         case .inSync(let session, _):
+            // Recorded here is somebody of an earlier epoch still, whose life may be over.
+            if recorded != copy.holder { return lost }
             // The holder gave up waiting for this node since, and the ring wants no copy here that it would send anew.
             return peers[Int(copy.holder.value)].grant.map { $0.session > session ? 2 : nil } ?? nil
         case .learning, .learned:
