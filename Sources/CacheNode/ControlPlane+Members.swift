@@ -191,6 +191,7 @@ extension ControlPlane {
             fresh.append(RingMember(id: record.id, weight: record.weight, zone: record.zone))
             freshNumbers.append(number)
         }
+        if configuration.ablations.contains(.ringByID) { freshNumbers.sort { $0.value < $1.value } }
         defer { outcome.ringChangesCoalesced = ringPace.coalesced }
         if fresh == ring.members {
             ringPace.settle()

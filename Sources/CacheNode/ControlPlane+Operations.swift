@@ -307,7 +307,7 @@ extension ControlPlane {
                 : "cannot reach " + unreachable.map { peers[$0].name }.joined(separator: ", ")
         }
         drain = task
-        guard left == 0 else { return }
+        guard left == 0 || configuration.ablations.contains(.drainHandsOver) else { return }
         drain?.state = .done
         effects.append(.log(.drained))
         refreshReport()

@@ -62,6 +62,8 @@ package struct ControlConfiguration: Sendable {
     package var examinationRoundMilliseconds: UInt64 = 200
     /// Wall clocks that are further apart are worth a finding.
     package var clockDistanceMaxMilliseconds: UInt64 = 1000
+    /// Rules that are switched off; none in a node.
+    package var ablations: ControlAblations = []
 
     package init() {}
 }

@@ -25,6 +25,10 @@ struct Monitor {
     /// For each slice who served it at the last look.
     var holder: [Int32] = []
     var looks: UInt64 = 0
+    /// For each ring that a node had, by its hash: a hash of all its owners, and who had it.
+    var rings: [UInt64: (owners: UInt64, node: String)] = [:]
+    /// The version of each process's topology at the last look, by the process's number.
+    var topologies: [Int: UInt64] = [:]
 }
 
 extension World {
@@ -64,7 +68,31 @@ extension World {
             }
         }
         monitor.served = served
+        problem = problem ?? unequalRing()
         if let problem { fail(problem) }
+    }
+
+    /// Two nodes whose rings have one hash and other owners.
+    private func unequalRing() -> String? {
+        for process in nodes.compactMap(\.process) where process.isAlive {
+            let topology = process.control.topology
+            guard monitor.topologies[process.number] != topology.version else { continue }
+            monitor.topologies[process.number] = topology.version
+            var owners: UInt64 = 0
+            for number in topology.wanted {
+                // A member whose life is over here is about to be replaced.
+                guard let id = topology.peer(number)?.reference.id else { return nil }
+                owners = KeyHash.fold(owners ^ id.low, id.high | 1)
+            }
+            if let known = monitor.rings[topology.ringHash] {
+                guard known.owners == owners else {
+                    return "A6: \(process.node.name) and \(known.node) have one ring hash and other owners"
+                }
+            } else {
+                monitor.rings[topology.ringHash] = (owners, process.node.name)
+            }
+        }
+        return nil
     }
 
     func observe(_ event: ControlEvent, _ process: Process) {
@@ -90,7 +118,7 @@ extension World {
         }
         let lacking = full.count { !$0 }
         if lacking > 0, monitor.impaired.isEmpty {
-            fail("DRAIN of \(process.node.name) is done, but \(lacking) slices are not full elsewhere")
+            fail("A9: the drain of \(process.node.name) is done, but \(lacking) slices are not full elsewhere")
         }
     }
 

@@ -22,6 +22,7 @@ extension World {
         configuration.replication = replication
         configuration.workers = options.workers
         configuration.fillDelayMilliseconds = options.fillDelayMilliseconds
+        configuration.ablations = options.ablations
         var membership = MembershipConfiguration()
         membership.clusterName = Self.clusterName
         let shards = ShardTable(

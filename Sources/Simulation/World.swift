@@ -7,7 +7,7 @@
 //
 // The way of testing is FoundationDB's (Zhou et al., 2021); the judge is `History`, which knows what clients saw.
 
-import CacheNode
+package import CacheNode
 import CacheStore
 import ClusterCore
 import Membership
@@ -24,6 +24,8 @@ package struct WorldOptions: Sendable {
     package var clients = 8
     package var skewMilliseconds: Int64 = 5000
     package var fillDelayMilliseconds: UInt64 = 5000
+    /// Rules that no node keeps.
+    package var ablations: ControlAblations = []
     /// Called with a line for each event that a reader of the run wants to see.
     package var isLogging = false
     /// So many received frames of each kind are kept, the first ones.
