@@ -97,6 +97,8 @@ extension Membership {
         let rounds = (log10Thousandths(table.memberCount + 2) + 999) / 1000
         let transmits = max(configuration.gossipTransmitsMin, 4 * Int(rounds))
         let accusers = table[id]?.suspicion?.accusers ?? []
+        // Those after the last that shortens the suspicion tell nobody anything.
+        if let accuser, !accusers.prefix(configuration.suspicionConfirmations + 1).contains(accuser) { return }
         gossip.removeAll { item in
             guard item.id == id else { return false }
             return item.accuser == accuser || item.accuser.map { !accusers.contains($0) } ?? false
@@ -114,18 +116,18 @@ extension Membership {
         guard let peer = table[id] else { return [] }
         var entries = [entry(for: peer, now: now)]
         if let suspicion = peer.suspicion {
-            for accuser in suspicion.accusers {
-                entries.append(
-                    .suspicion(
-                        subject: id,
-                        generation: peer.record.generation,
-                        incarnation: peer.record.incarnation,
-                        accuser: accuser
-                    )
-                )
-            }
+            entries += suspicion.accusers.map { accusation(of: peer.record, by: $0) }
         }
         return entries
+    }
+
+    private func accusation(of record: MemberRecord, by accuser: NodeID) -> GossipEntry {
+        .suspicion(
+            subject: record.id,
+            generation: record.generation,
+            incarnation: record.incarnation,
+            accuser: accuser
+        )
     }
 
     /// What a piece of news says; nothing where it is none any more.
@@ -134,14 +136,7 @@ extension Membership {
         guard let peer = table[item.id] else { return [] }
         guard let accuser = item.accuser else { return [entry(for: peer, now: now)] }
         guard peer.suspicion?.accusers.contains(accuser) == true else { return [] }
-        return [
-            .suspicion(
-                subject: item.id,
-                generation: peer.record.generation,
-                incarnation: peer.record.incarnation,
-                accuser: accuser
-            )
-        ]
+        return [accusation(of: peer.record, by: accuser)]
     }
 
     /// Room for entries in a datagram whose body has a fixed part of at most 16 bytes.

@@ -37,15 +37,12 @@ extension Membership {
                 record.liveness = .suspect
                 apply(record, at: index, by: accuser, now: now, effects: &effects)
             }
-            let confirmations = configuration.suspicionConfirmations
-            if table.edit(index, { $0.suspicion?.add(accuser, confirmations: confirmations) }) == true {
+            if table.edit(index, { $0.suspicion?.add(accuser) }) == true {
                 forward(subject, accuser: accuser, now: now)
-                if table.peers[index].suspicion?.accusers.count == confirmations + 1 {
-                    statistics.suspicionsConfirmed &+= 1
-                }
+                if table.peers[index].suspicion?.isFull == true { statistics.suspicionsConfirmed &+= 1 }
                 // A second opinion at once: it confirms within a probe, or it refutes.
                 // In a large cluster by some only, three times as many as are needed.
-                let wanted = 3 * (confirmations + 1)
+                let wanted = 3 * (configuration.suspicionConfirmations + 1)
                 if Int.random(in: 0..<aliveCount, using: &random) < wanted {
                     startProbe(of: subject, now: now, effects: &effects)
                 }

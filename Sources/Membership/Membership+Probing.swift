@@ -228,8 +228,7 @@ extension Membership {
             record.liveness = .suspect
             apply(record, at: index, by: own.id, now: now, effects: &effects)
         }
-        let confirmations = configuration.suspicionConfirmations
-        if table.edit(index, { $0.suspicion?.add(own.id, confirmations: confirmations) }) == true {
+        if table.edit(index, { $0.suspicion?.add(own.id) }) == true {
             tell(record.id, accuser: own.id, now: now)
         }
     }

@@ -73,7 +73,9 @@ package struct Membership: Sendable {
     var gossip: [GossipItem] = []
     var nextGossip: Instant
     var nextFullExchange: Instant
+    /// Bytes of news that may go out.
     var gossipPace: RateLimit
+    /// Off from when very much news waits until none does: then all have changed, and must be told at once.
     var isGossipPaced = true
     var pullLimit: RateLimit
     var pullAnswerLimit: RateLimit

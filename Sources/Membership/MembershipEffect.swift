@@ -201,7 +201,7 @@ package struct MembershipStatistics: Hashable, Sendable {
     package var indirectProbesRequested: UInt64 = 0
     package var suspicions: UInt64 = 0
     package var convictions: UInt64 = 0
-    /// Suspicions that as many others confirmed as count.
+    /// Suspicions that three others confirmed.
     package var suspicionsConfirmed: UInt64 = 0
     package var refutations: UInt64 = 0
     package var dampings: UInt64 = 0

@@ -5,17 +5,23 @@ import ClusterCore
 /// An accusation that nobody confirms takes long to convict, for the accuser may be the sick one; each independent
 /// confirmation shortens it logarithmically (Dadgar, Phillips, Currey: "Lifeguard", 2017).
 struct Suspicion: Hashable, Sendable {
+    /// How many accusers are kept: the first, and three that confirm.
+    static let accusersMax = 4
+
     var since: Instant
     /// In the order in which they were heard of.
     private(set) var accusers: [NodeID] = []
+
+    /// Whether three have confirmed the first accuser.
+    var isFull: Bool { accusers.count == Self.accusersMax }
 
     init(since: Instant) {
         self.since = since
     }
 
-    /// Returns whether the accuser is new, and counts: the first, and `confirmations` that confirm it.
-    mutating func add(_ accuser: NodeID, confirmations: Int) -> Bool {
-        guard accusers.count <= confirmations, !accusers.contains(accuser) else { return false }
+    /// Returns whether the accuser is new, and counts.
+    mutating func add(_ accuser: NodeID) -> Bool {
+        guard accusers.count < Self.accusersMax, !accusers.contains(accuser) else { return false }
         accusers.append(accuser)
         return true
     }

@@ -36,7 +36,7 @@ package struct GossipCampaign {
     /// What a range of seeds has to reach, or it shows little.
     package enum Sometimes: String, CaseIterable, Sendable {
         case refutation = "refutation wins"
-        case confirmation = "suspicion confirmed"
+        case confirmation = "suspicion confirmed by three"
         case pull = "pull by hash"
         case stall = "stall recovered"
         case joinDuringCrash = "join during a crash"

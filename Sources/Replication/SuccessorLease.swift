@@ -9,7 +9,7 @@ package struct SuccessorLease: Sendable {
         /// Promises are given. Goes to `excluding` on a missed deadline or a lost connection.
         case granting
         /// No more promises; writes wait. Goes to `granting` when the peer catches up and nothing was lost, to
-        /// `excluded` when the last promise has ended.
+        /// `excluded` when the last promise has ended or was given back.
         case excluding(mayCancel: Bool)
         /// The peer counts no longer. Goes to `granting` when it can be reached again.
         case excluded
@@ -81,8 +81,8 @@ package struct SuccessorLease: Sendable {
         if case .excluding(mayCancel: true) = state { state = .granting }
     }
 
-    /// The last promise is over by now, or was given back, or `isCertain` says that the peer cannot use it. True once: the caller drops
-    /// the peer from every in-sync set and only then acknowledges without it.
+    /// The last promise is over by now, or was given back, or `isCertain` says that the peer cannot use it. True once:
+    /// the caller drops the peer from every in-sync set and only then acknowledges without it.
     package mutating func exclude(now: Instant, isCertain: Bool) -> Bool {
         guard case .excluding = state, isCertain || isReturned || now >= excludableAt else { return false }
         state = .excluded

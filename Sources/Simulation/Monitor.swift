@@ -77,13 +77,11 @@ extension World {
         for process in nodes.compactMap(\.process) where process.isAlive {
             let topology = process.control.topology
             guard monitor.topologies[process.number] != topology.version else { continue }
+            let ids = topology.wanted.compactMap { topology.peer($0)?.reference.id }
+            // A member whose life is over here is about to be replaced.
+            guard ids.count == topology.wanted.count else { continue }
             monitor.topologies[process.number] = topology.version
-            var owners: UInt64 = 0
-            for number in topology.wanted {
-                // A member whose life is over here is about to be replaced.
-                guard let id = topology.peer(number)?.reference.id else { return nil }
-                owners = KeyHash.fold(owners ^ id.low, id.high | 1)
-            }
+            let owners = ids.reduce(0) { KeyHash.fold($0 ^ $1.low, $1.high | 1) }
             if let known = monitor.rings[topology.ringHash] {
                 guard known.owners == owners else {
                     return "A6: \(process.node.name) and \(known.node) have one ring hash and other owners"

@@ -109,15 +109,13 @@ import Testing
         let (first, second, third) = (
             NodeID(using: &accusers), NodeID(using: &accusers), NodeID(using: &accusers)
         )
-        let counted = [first, first].map { suspicion.add($0, confirmations: 2) }
+        let counted = [first, first].map { suspicion.add($0) }
         #expect(counted == [true, false])
         #expect(seconds(members: 3, opinions: 1) == 12)
-        _ = suspicion.add(second, confirmations: 2)
+        _ = suspicion.add(second)
         #expect(seconds(members: 3, opinions: 1) == 2)
         #expect((5.6...5.8).contains(seconds(members: 5, opinions: 3)))
-        _ = suspicion.add(third, confirmations: 2)
-        let isFourthCounted = suspicion.add(NodeID(using: &accusers), confirmations: 2)
-        #expect(!isFourthCounted)
+        _ = suspicion.add(third)
         #expect(seconds(members: 5, opinions: 3) == 2)
         #expect((2.39...2.42).contains(seconds(members: 16, opinions: 14)))
     }
